@@ -1,0 +1,96 @@
+"""Context blocks: flow steps at one rate, and the split that lets half of the channels leave."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from flowavenet_plugin.flow.transforms import ActNorm, AdditiveCoupling, AffineCoupling, GaussianSplit, swap
+
+#: Layers of the WaveNet that parameterises a split's Gaussian.
+PRIOR_LAYERS = 2
+
+
+class FlowStep(nn.Module):
+    """ActNorm, coupling, swap of halves (arXiv 1811.02155, figure 1)."""
+
+    def __init__(self, channels: int, cond_channels: int, affine: bool, **wavenet: int | bool) -> None:
+        """Build the step.
+
+        Args:
+            channels: Channels of x.
+            cond_channels: Channels of the conditioning half that this step reads.
+            affine: Affine coupling, else additive.
+            wavenet: Options of the coupling's :class:`~flowavenet_plugin.flow.wavenet.WaveNet`.
+        """
+        super().__init__()
+        self.actnorm = ActNorm(channels)
+        self.coupling = (AffineCoupling if affine else AdditiveCoupling)(channels, cond_channels, **wavenet)
+
+    def forward(self, x: Tensor, cond: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map x (B, C, T) to z, with log|det dz/dx| (B,) in nats; the mask of z is ``swap(mask)``."""
+        x, scale_logdet = self.actnorm(x, None, mask)
+        x, coupling_logdet = self.coupling(x, cond, mask)
+        return swap(x), scale_logdet + coupling_logdet
+
+    def inverse(self, z: Tensor, cond: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Map z (B, C, T) to x; ``mask`` is that of x."""
+        return self.actnorm.inverse(self.coupling.inverse(swap(z), cond, mask), None, mask)
+
+
+class FlowBlock(nn.Module):
+    """Flow steps on squeezed audio; in a multi-scale model some blocks end with a split.
+
+    Steps swap the halves of the conditioning as they swap those of the audio: step i reads conditioning half i % 2.
+    """
+
+    def __init__(
+        self, channels: int, cond_channels: int, n_flow: int, affine: bool, split: bool, n_layer: int, **wavenet: int
+    ) -> None:
+        """Build the block.
+
+        Args:
+            channels: Channels of the squeezed audio.
+            cond_channels: Channels of the squeezed conditioning.
+            n_flow: Number of flow steps.
+            affine: Affine couplings, else additive.
+            split: End with a :class:`GaussianSplit`.
+            n_layer: Layers of each coupling's WaveNet.
+            wavenet: Further options of every WaveNet.
+
+        Raises:
+            ValueError: If ``n_flow`` is below 1.
+        """
+        super().__init__()
+        if n_flow < 1:
+            raise ValueError(f"n_flow must be at least 1, not {n_flow}")
+        half = cond_channels // 2
+        self.steps = nn.ModuleList(FlowStep(channels, half, affine, n_layer=n_layer, **wavenet) for _ in range(n_flow))
+        self.split = GaussianSplit(channels, cond_channels, n_layer=PRIOR_LAYERS, **wavenet) if split else None
+
+    def orient(self, x: Tensor | None) -> Tensor | None:
+        """Swap halves of conditioning or mask as the steps do: what follows the block sees them so."""
+        return swap(x) if x is not None and len(self.steps) % 2 else x
+
+    def forward(self, x: Tensor, cond: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map x (B, C, T) to z, with log|det dz/dx| (B,) in nats; z's mask and conditioning are oriented."""
+        logdet = x.new_zeros(x.shape[0])
+        for step, step_cond, step_mask in self._steps(cond, mask):
+            x, step_logdet = step(x, step_cond, step_mask)
+            logdet = logdet + step_logdet
+        if self.split is not None:
+            x, split_logdet = self.split(x, self.orient(cond), self.orient(mask))
+            logdet = logdet + split_logdet
+        return x, logdet
+
+    def inverse(self, z: Tensor, cond: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Map z (B, C, T) to x; ``cond`` and ``mask`` are those given to :meth:`forward`."""
+        if self.split is not None:
+            z = self.split.inverse(z, self.orient(cond), self.orient(mask))
+        for step, step_cond, step_mask in reversed(self._steps(cond, mask)):
+            z = step.inverse(z, step_cond, step_mask)
+        return z
+
+    def _steps(self, cond: Tensor, mask: Tensor | None) -> list[tuple[nn.Module, Tensor, Tensor | None]]:
+        conds = cond.chunk(2, dim=1)
+        masks = (mask, None if mask is None else swap(mask))
+        return [(step, conds[i % 2], masks[i % 2]) for i, step in enumerate(self.steps)]

@@ -1,0 +1,193 @@
+"""The bijections FloWaveNet is made of; all have one signature.
+
+``forward(x, cond, mask) -> (z, logdet)`` and ``inverse(z, cond, mask) -> x`` with x and z of shape (B, C, T), cond of
+shape (B, D, T), logdet = log|det dz/dx| per item in nats, shape (B,). Every transform changes each sample by an affine
+map whose factors depend on other samples, so that its log-determinant is a sum over samples. ``mask`` (B, C, T) is 1 for
+samples of the utterance and 0 for padding: padding stays zero through every transform and isn't counted. With mask
+None all samples count.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, distributed, nn
+
+from flowavenet_plugin.flow.wavenet import WaveNet
+
+
+def squeeze(x: Tensor) -> Tensor:
+    """Turn pairs of columns into channels: (B, C, T) to (B, 2 * C, T / 2); channel 2 * c + p holds phase p of c."""
+    batch, channels, length = x.shape
+    return x.reshape(batch, channels, length // 2, 2).transpose(2, 3).reshape(batch, 2 * channels, length // 2)
+
+
+def unsqueeze(x: Tensor) -> Tensor:
+    """Undo :func:`squeeze`: (B, 2 * C, T / 2) to (B, C, T)."""
+    batch, channels, length = x.shape
+    return x.reshape(batch, channels // 2, 2, length).transpose(2, 3).reshape(batch, channels // 2, 2 * length)
+
+
+def swap(x: Tensor) -> Tensor:
+    """Exchange the halves of the channels of (B, C, T); its own inverse."""
+    first, second = x.chunk(2, dim=1)
+    return torch.cat([second, first], dim=1)
+
+
+def sum_samples(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Sum (B, C, T) over the samples inside the utterance, shape (B,)."""
+    return (x if mask is None else x * mask).sum(dim=(1, 2))
+
+
+def columns_of(mask: Tensor | None) -> Tensor | None:
+    """Mark the columns, (B, 1, T), that hold any sample of the utterance."""
+    return None if mask is None else mask.amax(dim=1, keepdim=True)
+
+
+class ActNorm(nn.Module):
+    """Scale and shift per channel, started so that the first batch comes out standardised (arXiv 1807.03039).
+
+    The start happens in the first forward pass in training mode, from the samples of all distributed processes, once:
+    the buffer ``initialized`` is part of the state dict, so that a resumed or fine-tuned model isn't started again.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.loc = nn.Parameter(torch.zeros(1, channels, 1))
+        self.scale = nn.Parameter(torch.ones(1, channels, 1))
+        # An integer, as ESPnet2's model averaging leaves integers whole.
+        self.register_buffer("initialized", torch.zeros((), dtype=torch.long))
+        self._started = False  # spares reading the buffer, which waits for the GPU, in every pass
+
+    def forward(self, x: Tensor, cond: Tensor | None = None, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map x to z; see the module's text for shapes."""
+        if self.training and not self._started:
+            self._start(x, mask)
+        log_scale = torch.log(torch.abs(self.scale))
+        z = self.scale * (x + self.loc)
+        if mask is not None:
+            return z * mask, sum_samples(log_scale.expand_as(mask), mask)
+        return z, (log_scale.sum() * x.shape[2]).expand(x.shape[0])
+
+    def inverse(self, z: Tensor, cond: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Map z to x; see the module's text for shapes."""
+        x = z / self.scale - self.loc
+        return x if mask is None else x * mask
+
+    @torch.no_grad()
+    def _start(self, x: Tensor, mask: Tensor | None) -> None:
+        if not self.initialized:
+            mask = torch.ones_like(x) if mask is None else mask
+            count = self._total(mask.sum(dim=(0, 2)))
+            mean = self._total((x * mask).sum(dim=(0, 2))) / count  # (C,)
+            squares = self._total(((x - mean[:, None]).square() * mask).sum(dim=(0, 2)))
+            std = torch.sqrt(squares / (count - 1))
+            self.loc.copy_(-mean[None, :, None])
+            self.scale.copy_(1.0 / (std[None, :, None] + 1e-6))
+            self.initialized.fill_(1)
+        self._started = True
+
+    @staticmethod
+    def _total(values: Tensor) -> Tensor:
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.all_reduce(values)
+        return values
+
+    def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._started = False
+
+
+class Coupling(nn.Module):
+    """Base of the couplings: the second half of the channels changes, given the first half and the conditioning."""
+
+    #: Values that the network predicts per changed channel.
+    n_factor: int
+
+    def __init__(self, channels: int, cond_channels: int, **wavenet: int | bool) -> None:
+        """Build the network.
+
+        Args:
+            channels: C, even.
+            cond_channels: Conditioning channels.
+            wavenet: Options of :class:`WaveNet`.
+        """
+        super().__init__()
+        half = channels // 2
+        self.net = WaveNet(half, self.n_factor * half, cond_channels, **wavenet)
+
+    def _predict(self, half: Tensor, cond: Tensor, mask: Tensor | None) -> Tensor:
+        # Under autocast the network may run in half precision; samples and log-determinants never do.
+        return self.net(half, cond, columns_of(mask)).to(half.dtype)
+
+
+class AffineCoupling(Coupling):
+    """z_b = (x_b - t) exp(-log_s), with log_s and t from a WaveNet of x_a (arXiv 1811.02155, section 3.2)."""
+
+    n_factor = 2
+
+    def forward(self, x: Tensor, cond: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map x to z; see the module's text for shapes."""
+        x_a, x_b = x.chunk(2, dim=1)
+        log_s, t = self._predict(x_a, cond, mask).chunk(2, dim=1)
+        z_b = (x_b - t) * torch.exp(-log_s)
+        mask_b = None if mask is None else mask.chunk(2, dim=1)[1]
+        if mask_b is not None:
+            z_b = z_b * mask_b
+        return torch.cat([x_a, z_b], dim=1), -sum_samples(log_s, mask_b)
+
+    def inverse(self, z: Tensor, cond: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Map z to x; see the module's text for shapes."""
+        z_a, z_b = z.chunk(2, dim=1)
+        log_s, t = self._predict(z_a, cond, mask).chunk(2, dim=1)
+        x = torch.cat([z_a, z_b * torch.exp(log_s) + t], dim=1)
+        return x if mask is None else x * mask
+
+
+class AdditiveCoupling(Coupling):
+    """z_b = x_b + m, with m from a WaveNet of x_a: the paper's volume-preserving variant."""
+
+    n_factor = 1
+
+    def forward(self, x: Tensor, cond: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map x to z; see the module's text for shapes."""
+        x_a, x_b = x.chunk(2, dim=1)
+        z = torch.cat([x_a, x_b + self._predict(x_a, cond, mask)], dim=1)
+        return (z if mask is None else z * mask), x.new_zeros(x.shape[0])
+
+    def inverse(self, z: Tensor, cond: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Map z to x; see the module's text for shapes."""
+        z_a, z_b = z.chunk(2, dim=1)
+        x = torch.cat([z_a, z_b - self._predict(z_a, cond, mask)], dim=1)
+        return x if mask is None else x * mask
+
+
+class GaussianSplit(nn.Module):
+    """Whiten the second half of the channels by a Gaussian whose mean and scale a WaveNet reads off the first half.
+
+    The whitened half leaves the flow as noise (multi-scale architecture of arXiv 1811.02155, section 3.4): the
+    log-density of the half under its Gaussian is the standard-normal log-density of z_b plus the log-determinant.
+    """
+
+    def __init__(self, channels: int, cond_channels: int, **wavenet: int | bool) -> None:
+        """Build the network; arguments as in :class:`Coupling`."""
+        super().__init__()
+        self.prior = WaveNet(channels // 2, channels, cond_channels, **wavenet)
+
+    def _predict(self, half: Tensor, cond: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        mean, log_sd = self.prior(half, cond, columns_of(mask)).to(half.dtype).chunk(2, dim=1)
+        return mean, log_sd
+
+    def forward(self, x: Tensor, cond: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map x to z; see the module's text for shapes."""
+        x_a, x_b = x.chunk(2, dim=1)
+        mean, log_sd = self._predict(x_a, cond, mask)
+        z = torch.cat([x_a, (x_b - mean) * torch.exp(-log_sd)], dim=1)
+        mask_b = None if mask is None else mask.chunk(2, dim=1)[1]
+        return (z if mask is None else z * mask), -sum_samples(log_sd, mask_b)
+
+    def inverse(self, z: Tensor, cond: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Map z to x; see the module's text for shapes."""
+        z_a, z_b = z.chunk(2, dim=1)
+        mean, log_sd = self._predict(z_a, cond, mask)
+        x = torch.cat([z_a, z_b * torch.exp(log_sd) + mean], dim=1)
+        return x if mask is None else x * mask

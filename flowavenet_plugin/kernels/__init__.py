@@ -1,0 +1,1 @@
+"""Element-wise kernels, each with a plain torch reference."""

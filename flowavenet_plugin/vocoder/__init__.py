@@ -1,0 +1,1 @@
+"""Vocoders: un-normalised mel-spectrogram in, waveform out; need torch only."""

@@ -1,0 +1,104 @@
+"""The contract between a vocoder and whatever trains it or lets it speak."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class AbsVocoder(nn.Module, ABC):
+    """A vocoder: takes un-normalised features, knows rate and hop, and keeps the features' statistics.
+
+    Mean and standard deviation of the training features are buffers, so that a copied or moved checkpoint needs no
+    other file. A subclass gives :meth:`loss` and :meth:`inference`.
+    """
+
+    def __init__(self, fs: int, hop_length: int, n_mels: int) -> None:
+        """Keep the sizes.
+
+        Args:
+            fs: Sampling rate in Hz.
+            hop_length: Samples per frame.
+            n_mels: Mel bands.
+        """
+        super().__init__()
+        self.fs = fs
+        self.hop_length = hop_length
+        self.n_mels = n_mels
+        self.register_buffer("feats_mean", torch.zeros(n_mels))
+        self.register_buffer("feats_std", torch.ones(n_mels))
+
+    def set_feats_stats(self, mean: Tensor, std: Tensor) -> None:
+        """Set the statistics of the training features, each of shape (n_mels,).
+
+        Raises:
+            ValueError: If a shape differs, or a standard deviation is negative or not finite.
+        """
+        for name, value in (("mean", mean), ("std", std)):
+            if tuple(value.shape) != (self.n_mels,):
+                raise ValueError(f"{name} of the features has shape {tuple(value.shape)}, the vocoder {self.n_mels} bands")
+            if not torch.isfinite(value).all() or (name == "std" and (value < 0).any()):
+                raise ValueError(f"{name} of the features holds impossible values: {value.tolist()}")
+        self.feats_mean.copy_(mean)
+        # A band that never changes (a mel filter without any FFT bin) is left at its deviation of zero.
+        self.feats_std.copy_(std.clamp(min=1e-5))
+
+    def normalize(self, feats: Tensor) -> Tensor:
+        """Standardise features, shape (..., n_mels)."""
+        return (feats - self.feats_mean) / self.feats_std
+
+    @abstractmethod
+    def loss(
+        self, wav: Tensor, feats: Tensor, wav_lengths: Tensor, feats_lengths: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Compute the training loss.
+
+        Args:
+            wav: Waveforms, amplitude in [-1, 1], shape (B, samples).
+            feats: Un-normalised features, shape (B, frames, n_mels).
+            wav_lengths: Samples of each item, shape (B,).
+            feats_lengths: Frames of each item, shape (B,).
+
+        Returns:
+            Loss, 0-dim; figures to report, 0-dim each; and the weight of both in averages over batches, 0-dim.
+        """
+
+    @abstractmethod
+    def inference(
+        self,
+        feats: Tensor,
+        temperature: float | None = None,
+        seed: int | Sequence[int] | None = None,
+        noise: Tensor | None = None,
+    ) -> Tensor:
+        """Turn features into sound.
+
+        Args:
+            feats: Un-normalised features, shape (frames, n_mels).
+            temperature: Standard deviation of the noise.
+            seed: Seed of the noise; the same seed gives the same waveform.
+            noise: The noise itself, standard normal, shape (frames * hop_length,).
+
+        Returns:
+            Waveform, shape (frames * hop_length,).
+        """
+
+    def log_likelihood(self, wav: Tensor, feats: Tensor) -> Tensor:
+        """Return log p(wav | feats) in nats per sample, 0-dim, for vocoders that have a likelihood.
+
+        Args:
+            wav: Waveform, amplitude in [-1, 1], shape (samples,).
+            feats: Un-normalised features, shape (frames, n_mels).
+
+        Raises:
+            TypeError: If this vocoder has no likelihood.
+        """
+        raise TypeError(f"{type(self).__name__} has no likelihood")
+
+    @torch.no_grad()
+    def forward(self, feats: Tensor) -> Tensor:
+        """Turn features (frames, n_mels) into sound (samples,): what ESPnet2's inference calls."""
+        return self.inference(feats)
