@@ -172,9 +172,7 @@ class FloWaveNet(nn.Module):
                 f"expected conditioning of shape ({x.shape[0]}, n_mels={self.n_mels}, frames), got {tuple(cond.shape)}"
             )
         if x.shape[2] != cond.shape[2] * self.hop_length:
-            raise ValueError(
-                f"{x.shape[2]} samples don't fit {cond.shape[2]} frames of {self.hop_length} samples each"
-            )
+            raise ValueError(f"{x.shape[2]} samples don't fit {cond.shape[2]} frames of {self.hop_length} samples each")
         return x.shape[2]
 
     def _prepare(self, x: Tensor, cond: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:

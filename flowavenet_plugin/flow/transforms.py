@@ -2,9 +2,9 @@
 
 ``forward(x, cond, mask) -> (z, logdet)`` and ``inverse(z, cond, mask) -> x`` with x and z of shape (B, C, T), cond of
 shape (B, D, T), logdet = log|det dz/dx| per item in nats, shape (B,). Every transform changes each sample by an affine
-map whose factors depend on other samples, so that its log-determinant is a sum over samples. ``mask`` (B, C, T) is 1 for
-samples of the utterance and 0 for padding: padding stays zero through every transform and isn't counted. With mask
-None all samples count.
+map whose factors depend on other samples, so that its log-determinant is a sum over samples. ``mask`` (B, C, T) is 1
+for samples of the utterance and 0 for padding: padding stays zero through every transform and isn't counted. With
+mask None all samples count.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class ActNorm(nn.Module):
         super().__init__()
         self.loc = nn.Parameter(torch.zeros(1, channels, 1))
         self.scale = nn.Parameter(torch.ones(1, channels, 1))
-        # An integer, as ESPnet2's model averaging leaves integers whole.
-        self.register_buffer("initialized", torch.zeros((), dtype=torch.long))
+        # A float: ESPnet2 averages the floats of the best models, and logs a line for every integer that it sums up.
+        self.register_buffer("initialized", torch.zeros(()))
         self._started = False  # spares reading the buffer, which waits for the GPU, in every pass
 
     def forward(self, x: Tensor, cond: Tensor | None = None, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -39,7 +39,9 @@ class AbsVocoder(nn.Module, ABC):
         """
         for name, value in (("mean", mean), ("std", std)):
             if tuple(value.shape) != (self.n_mels,):
-                raise ValueError(f"{name} of the features has shape {tuple(value.shape)}, the vocoder {self.n_mels} bands")
+                raise ValueError(
+                    f"{name} of the features has shape {tuple(value.shape)}, the vocoder {self.n_mels} bands"
+                )
             if not torch.isfinite(value).all() or (name == "std" and (value < 0).any()):
                 raise ValueError(f"{name} of the features holds impossible values: {value.tolist()}")
         self.feats_mean.copy_(mean)

@@ -92,7 +92,7 @@ def import_state_dict(original: Mapping[str, Tensor]) -> Imported:
         result.state_dict[target] = torch.cat(tensors) if len(tensors) > 1 else tensors[0]
         if target.endswith("actnorm.scale"):
             # A trained ActNorm: the original keeps no flag of its data-dependent start.
-            result.state_dict[target.removesuffix("scale") + "initialized"] = torch.ones((), dtype=torch.long)
+            result.state_dict[target.removesuffix("scale") + "initialized"] = torch.ones(())
     return result
 
 

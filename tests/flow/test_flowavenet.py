@@ -6,9 +6,10 @@ import math
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from flowavenet_plugin.flow import FloWaveNet
 from flowavenet_plugin.flow.transforms import ActNorm
-from torch import Tensor, nn
 
 
 def model(**options: object) -> FloWaveNet:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
-import golden_weights
 import pytest
 import torch
+
+import golden_weights
 from flowavenet_plugin.flow import FloWaveNet
 from flowavenet_plugin.vocoder.original_weights import import_state_dict
 

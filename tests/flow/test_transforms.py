@@ -6,10 +6,18 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from flowavenet_plugin.flow import FloWaveNet
 from flowavenet_plugin.flow.block import FlowBlock, FlowStep
-from flowavenet_plugin.flow.transforms import ActNorm, AdditiveCoupling, AffineCoupling, GaussianSplit, squeeze, unsqueeze
-from torch import Tensor, nn
+from flowavenet_plugin.flow.transforms import (
+    ActNorm,
+    AdditiveCoupling,
+    AffineCoupling,
+    GaussianSplit,
+    squeeze,
+    unsqueeze,
+)
 
 BATCH, CHANNELS, COND, COLUMNS = 2, 4, 6, 8
 STACK = dict(filter_size=8, n_layer=2, kernel_size=3, causal=False)
@@ -58,7 +66,11 @@ def build(name: str) -> tuple[nn.Module, Tensor, Tensor]:
     module = randomise(TRANSFORMS[name]().double()).eval()
     if isinstance(module, FloWaveNet):
         frames = 3
-        return module, torch.randn(BATCH, 1, frames * module.hop_length).double(), torch.randn(BATCH, 4, frames).double()
+        return (
+            module,
+            torch.randn(BATCH, 1, frames * module.hop_length).double(),
+            torch.randn(BATCH, 4, frames).double(),
+        )
     cond = 2 * COND if isinstance(module, FlowBlock) else COND
     return module, torch.randn(BATCH, CHANNELS, COLUMNS).double(), torch.randn(BATCH, cond, COLUMNS).double()
 

@@ -1,0 +1,210 @@
+"""Turn features into sound: feats.scp -> wav/*.wav, wav/wav.scp and the real-time factor of each utterance.
+
+What is there already is left as it is, so that a stopped run goes on where it was. Several runs with different
+``--key_file`` may write into one folder at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import logging
+import os
+import sys
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from espnet2.utils.types import float_or_none
+
+if TYPE_CHECKING:
+    from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(
+        prog="vocoder_inference", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--config", type=Path, help="YAML file with any of these options (conf/decode.yaml)")
+    parser.add_argument("--scp", type=Path, help="features: feats.scp of ark or npy entries")
+    parser.add_argument("--key_file", type=Path, help="only the utterances in the first column of this file")
+    parser.add_argument("--model_file", type=Path, help="weights, e.g. exp/voc_x/valid.loss.best.pth")
+    parser.add_argument("--train_config", type=Path, help="its configuration (default: config.yaml beside the weights)")
+    parser.add_argument("--output_dir", type=Path, help="folder for wav/ and utt2rtf")
+    parser.add_argument(
+        "--temperature", type=float_or_none, default=None, help="standard deviation of the noise (none: the model's)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the noise, together with the utterance id")
+    parser.add_argument("--ngpu", type=int, default=0, choices=(0, 1), help="number of GPUs")
+    parser.add_argument("--log_level", default="INFO", choices=("ERROR", "WARNING", "INFO", "DEBUG"), help="verbosity")
+    return parser
+
+
+def parse_args(cmd: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse; options given on the command line win over those of ``--config``."""
+    parser = get_parser()
+    given = parser.parse_args(cmd)
+    if given.config is not None:
+        import yaml
+
+        try:
+            options = yaml.safe_load(given.config.read_text(encoding="utf-8")) or {}
+        except (OSError, yaml.YAMLError) as error:
+            parser.error(f"--config {given.config}: {error}")
+        known = {action.dest: action for action in parser._actions if action.dest not in ("config", "help")}
+        unknown = sorted(set(options) - set(known))
+        if unknown:
+            parser.error(f"--config {given.config}: unknown option {', '.join(unknown)}; there are: {', '.join(known)}")
+        # Set as text: argparse then converts and checks them like options of the command line.
+        parser.set_defaults(**{key: value if value is None else str(value) for key, value in options.items()})
+        given = parser.parse_args(cmd)
+    missing = [f"--{name}" for name in ("scp", "model_file", "output_dir") if getattr(given, name) is None]
+    if missing:
+        parser.error(f"the following options are required: {', '.join(missing)}")
+    return given
+
+
+def inference(args: argparse.Namespace) -> None:
+    """Decode as the command line says.
+
+    Raises:
+        ValueError: If lists, features or weights can't be used. What was decoded before stays.
+        OSError: If a file can't be read or written.
+    """
+    import torch
+    from tqdm import tqdm
+
+    from flowavenet_plugin.data.scp import open_feats, read_scp
+    from flowavenet_plugin.vocoder.loading import load_vocoder
+
+    if args.ngpu > 0 and not torch.cuda.is_available():
+        raise ValueError(f"--ngpu {args.ngpu} is asked for, but torch finds no GPU; --ngpu 0 decodes on the CPU")
+    feats = open_feats(args.scp)
+    keys = list(feats) if args.key_file is None else list(read_scp(args.key_file))
+    unknown = [key for key in keys if key not in feats]
+    if unknown:
+        raise ValueError(
+            f"{len(unknown)} of {len(keys)} utterances of {args.key_file} are not in {args.scp}: {unknown[:5]}"
+        )
+    todo = [key for key in keys if not wav_path(args.output_dir, key).exists()]
+    logging.info(f"{len(keys)} utterances, {len(keys) - len(todo)} of them done before")
+    rtfs = {}
+    if todo:
+        vocoder = load_vocoder(args.model_file, args.train_config, "cuda" if args.ngpu else "cpu")
+        try:
+            for key in tqdm(todo, disable=not sys.stderr.isatty(), unit="utt"):
+                rtfs[key] = decode(vocoder, key, torch.from_numpy(feats[key]), args)
+        finally:
+            update_lists(args.output_dir, list(feats), rtfs)
+    else:
+        update_lists(args.output_dir, list(feats), rtfs)
+    if rtfs:
+        logging.info(f"mean real-time factor (seconds per second of speech): {sum(rtfs.values()) / len(rtfs):.4f}")
+
+
+def decode(vocoder: AbsVocoder, key: str, feats: object, args: argparse.Namespace) -> float:
+    """Decode one utterance into its wav file.
+
+    Args:
+        vocoder: The vocoder.
+        key: Utterance id.
+        feats: Un-normalised features, Tensor of shape (frames, n_mels).
+        args: Command line.
+
+    Returns:
+        Seconds of work per second of speech.
+
+    Raises:
+        ValueError: If the features can't be used; the message names the utterance.
+    """
+    import numpy as np
+
+    start = time.perf_counter()
+    try:
+        # The id joins the seed, so that an utterance sounds the same in any list and number of jobs.
+        wav = vocoder.inference(
+            feats.to(vocoder.feats_mean), temperature=args.temperature, seed=(args.seed, zlib.crc32(key.encode()))
+        )
+    except ValueError as error:
+        raise ValueError(f"utterance {key}: {error}") from error
+    samples = wav.cpu().numpy()  # waits for the GPU
+    seconds = time.perf_counter() - start
+    if not np.isfinite(samples).all():
+        raise ValueError(f"utterance {key}: {int((~np.isfinite(samples)).sum())} of {len(samples)} samples not finite")
+    clipped = int((np.abs(samples) > 1).sum())
+    if clipped:
+        logging.warning(
+            f"{key}: {clipped} of {len(samples)} samples clipped, the largest is {np.abs(samples).max():.2f}"
+        )
+    write_wav(wav_path(args.output_dir, key), samples, vocoder.fs)
+    rtf = seconds * vocoder.fs / len(samples)
+    level = logging.DEBUG if sys.stderr.isatty() else logging.INFO
+    logging.log(level, f"{key}: {len(samples) / vocoder.fs:.2f} s of speech, real-time factor {rtf:.4f}")
+    return rtf
+
+
+def wav_path(output_dir: Path, key: str) -> Path:
+    """Return where an utterance's sound goes.
+
+    Raises:
+        ValueError: If the id would leave the folder.
+    """
+    if "/" in key or key in (".", ".."):
+        raise ValueError(f"utterance {key}: an id with a slash can't name a file")
+    return output_dir / "wav" / f"{key}.wav"
+
+
+def write_wav(path: Path, samples: object, fs: int) -> None:
+    """Write 16-bit PCM, all or nothing; samples (numpy, in [-1, 1]) beyond full scale are clipped."""
+    import soundfile
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        soundfile.write(partial, samples, fs, subtype="PCM_16", format="WAV")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def update_lists(output_dir: Path, keys: Sequence[str], rtfs: dict[str, float]) -> None:
+    """Bring wav/wav.scp (all utterances there are by now) and utt2rtf up to date."""
+    from flowavenet_plugin.data.scp import read_scp, write_scp
+
+    with locked(output_dir):
+        done = {key: wav_path(output_dir, key) for key in keys}
+        write_scp(output_dir / "wav" / "wav.scp", {key: path for key, path in done.items() if path.exists()})
+        old = read_scp(output_dir / "utt2rtf") if (output_dir / "utt2rtf").exists() else {}
+        merged = {**old, **{key: f"{rtf:.6f}" for key, rtf in rtfs.items()}}
+        write_scp(output_dir / "utt2rtf", {key: merged[key] for key in keys if key in merged})
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a lock on a folder, so that jobs that finish together don't lose each other's entries."""
+    (folder / "wav").mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Decode as the command line says; input that can't be used ends with one line and exit status 1.
+
+    Args:
+        cmd: Arguments; default: those of the process.
+    """
+    args = parse_args(cmd)
+    logging.basicConfig(level=args.log_level, format="%(asctime)s %(levelname)s: %(message)s")
+    try:
+        inference(args)
+    except (ValueError, OSError) as error:
+        sys.exit(f"vocoder_inference: error: {error}")
+
+
+if __name__ == "__main__":
+    main()

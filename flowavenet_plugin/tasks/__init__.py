@@ -1,0 +1,1 @@
+"""Training tasks on ESPnet2's trainer."""

@@ -1,0 +1,209 @@
+"""Vocoder training as an ESPnet2 task: its trainer, optimisers, schedulers, checkpoints and command line."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import logging
+import sys
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import torch
+import yaml
+from espnet2.tasks.abs_task import AbsTask, IteratorOptions
+from espnet2.train.class_choices import ClassChoices
+from espnet2.train.distributed_utils import DistributedOption
+from espnet2.train.trainer import Trainer
+from espnet2.tts.feats_extract.abs_feats_extract import AbsFeatsExtract
+from espnet2.utils.get_default_kwargs import get_default_kwargs
+from espnet2.utils.types import str_or_none
+from torch import Tensor
+
+from flowavenet_plugin.data.features import FEATS_EXTRACTORS, full_settings
+from flowavenet_plugin.data.scp import check_arks, check_same_ids, read_scp
+from flowavenet_plugin.tasks.espnet_model import ESPnetVocoderModel
+from flowavenet_plugin.tasks.segments import CheckPair, SegmentCollate
+from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
+from flowavenet_plugin.vocoder.loading import PREFIX, check_keys, read_config, read_state_dict, vocoder_from_config
+from flowavenet_plugin.vocoder.registry import VOCODERS
+
+vocoder_choices = ClassChoices("vocoder", classes=VOCODERS, type_check=AbsVocoder, default="flowavenet")
+# ClassChoices copies; sharing the dict makes an entry made on either side known to both.
+vocoder_choices.classes = VOCODERS
+feats_extract_choices = ClassChoices(
+    "feats_extract", classes=FEATS_EXTRACTORS, type_check=AbsFeatsExtract, default="fbank"
+)
+
+
+class VocoderTask(AbsTask):
+    """Train a vocoder on ``wav.scp`` (data name speech) and ``feats.scp`` (data name feats)."""
+
+    num_optimizers: int = 1
+    class_choices_list = [vocoder_choices, feats_extract_choices]
+    trainer = Trainer
+
+    @classmethod
+    def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Add this task's options; ESPnet2's batching defaults that don't fit segments of one length are replaced."""
+        group = parser.add_argument_group(description="Task related")
+        group.add_argument(
+            "--feats_stats",
+            type=str_or_none,
+            default=None,
+            help="feats_stats.npz (count, sum, sum_square) of the training features, which are standardised by it. "
+            "Mean and deviation become part of the checkpoint. Without it features are used as they are",
+        )
+        group.add_argument(
+            "--segment_length",
+            type=int,
+            default=16000,
+            help="Samples of a training segment, rounded down to whole frames",
+        )
+        for class_choices in cls.class_choices_list:
+            class_choices.add_arguments(group)
+        parser.set_defaults(batch_type="unsorted", num_att_plot=0)
+
+    @classmethod
+    def build_collate_fn(
+        cls, args: argparse.Namespace, train: bool
+    ) -> Callable[[Collection[tuple[str, dict[str, np.ndarray]]]], tuple[list[str], dict[str, Tensor]]]:
+        """Return the function that cuts segments.
+
+        Raises:
+            ValueError: If a segment would be shorter than a frame.
+        """
+        hop_length = _feats_conf(args)["hop_length"]
+        frames = args.segment_length // hop_length
+        if frames < 1:
+            raise ValueError(f"segment_length {args.segment_length} is less than a frame of {hop_length} samples")
+        return SegmentCollate(hop_length, frames, train)
+
+    @classmethod
+    def build_preprocess_fn(
+        cls, args: argparse.Namespace, train: bool
+    ) -> Callable[[str, dict[str, np.ndarray]], dict[str, np.ndarray]] | None:
+        """Return the function that checks each utterance."""
+        conf = _feats_conf(args)
+        return CheckPair(conf["hop_length"], conf["n_mels"])
+
+    @classmethod
+    def required_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
+        """Name the data that must be given."""
+        return ("feats",) if inference else ("speech", "feats")
+
+    @classmethod
+    def optional_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
+        """Name the data that may be given."""
+        return ()
+
+    @classmethod
+    def build_model(cls, args: argparse.Namespace) -> ESPnetVocoderModel:
+        """Build the model, and complete the options in ``args`` so that config.yaml alone rebuilds it.
+
+        Raises:
+            ValueError: If an option is unknown to the class it is for, or sizes don't fit each other.
+        """
+        args.feats_extract_conf = _feats_conf(args)
+        vocoder_class = vocoder_choices.get_class(args.vocoder)
+        args.vocoder_conf = {**_plain(get_default_kwargs(vocoder_class)), **args.vocoder_conf}
+        vocoder = vocoder_from_config(vars(args))
+        if args.feats_stats is not None:
+            _load_feats_stats(vocoder, args.feats_stats)
+        return ESPnetVocoderModel(vocoder)
+
+    @classmethod
+    def build_model_from_file(
+        cls,
+        config_file: Path | str | None = None,
+        model_file: Path | str | None = None,
+        device: str = "cpu",
+    ) -> tuple[ESPnetVocoderModel, argparse.Namespace]:
+        """Load a trained model; unlike ESPnet2's own, keys must match and a file with code in it is refused.
+
+        Raises:
+            FileNotFoundError: If a file is missing.
+            ValueError: If the weights don't fit the configuration, or no file is named.
+        """
+        if config_file is None:
+            if model_file is None:
+                raise ValueError("give config_file or model_file")
+            config_file = Path(model_file).parent / "config.yaml"
+        args = argparse.Namespace(**read_config(config_file))
+        args.feats_stats = None  # the checkpoint holds mean and deviation
+        model = cls.build_model(args)
+        if model_file is not None:
+            state_dict = read_state_dict(model_file)
+            check_keys(model.vocoder.state_dict(), state_dict, model_file, config_file)
+            model.load_state_dict({PREFIX + key: value for key, value in state_dict.items()})
+        return model.to(device), args
+
+    @classmethod
+    def print_config(cls, file: TextIO | None = None) -> None:
+        """Print the default configuration, to today's standard output and not that of the time of import."""
+        super().print_config(sys.stdout if file is None else file)
+
+    @classmethod
+    def build_iter_options(
+        cls, args: argparse.Namespace, distributed_option: DistributedOption, mode: str
+    ) -> IteratorOptions:
+        """Check the lists before ESPnet2 opens them: it would run commands in them, and fail late on broken files.
+
+        Raises:
+            ValueError: If lists don't fit each other, or an archive is broken.
+        """
+        options = super().build_iter_options(args, distributed_option, mode)
+        check_lists(options.data_path_and_name_and_type, options.shape_files, _feats_conf(args)["n_mels"])
+        return options
+
+
+def check_lists(paths: Collection[tuple[str, str, str]], shape_files: Collection[str], n_mels: int) -> None:
+    """Check data lists against each other.
+
+    Args:
+        paths: File, data name and type, as ``--train_data_path_and_name_and_type`` gives them.
+        shape_files: Files whose first column holds the utterances to use.
+        n_mels: Mel bands that features must have.
+
+    Raises:
+        ValueError: If an entry is a shell pipe, an id stands twice or in one list only, or an archive is broken or
+            holds other bands.
+    """
+    lists = {str(path): read_scp(path) for path, _, _ in paths}
+    first = next(iter(lists))
+    for name, entries in lists.items():
+        check_same_ids(lists[first], entries, first, name)
+    for shape_file in shape_files:
+        check_same_ids(lists[first], read_scp(shape_file), first, str(shape_file))
+    for path, name, kind in paths:
+        if kind == "kaldi_ark" and name == "feats":
+            for uid, (_, bands) in check_arks(path).items():
+                if bands != n_mels:
+                    raise ValueError(f"{path}: utterance {uid} has features of {bands} bands, expected {n_mels}")
+
+
+def _feats_conf(args: argparse.Namespace) -> dict[str, Any]:
+    """Return all settings of the features, defaults included."""
+    return full_settings(args.feats_extract, args.feats_extract_conf)
+
+
+def _plain(conf: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy that YAML writes and reads back the same (lists for tuples)."""
+    return copy.deepcopy(yaml.safe_load(yaml.safe_dump(conf)))
+
+
+def _load_feats_stats(vocoder: AbsVocoder, path: str) -> None:
+    with np.load(path) as stats:
+        missing = {"count", "sum", "sum_square"} - set(stats.files)
+        if missing:
+            raise ValueError(f"{path} has no {', '.join(sorted(missing))}")
+        count, total, squares = (stats[key].astype(np.float64) for key in ("count", "sum", "sum_square"))
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
+    try:
+        vocoder.set_feats_stats(torch.from_numpy(mean), torch.from_numpy(std))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    logging.info(f"features are standardised by {path} ({int(count)} frames)")

@@ -1,0 +1,164 @@
+"""Loading and saving trained vocoders: weights beside their config.yaml."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
+from flowavenet_plugin.vocoder.registry import build_vocoder
+
+#: Where the training model keeps its vocoder.
+PREFIX = "vocoder."
+
+
+def load_vocoder(
+    model_file: str | os.PathLike[str],
+    config_file: str | os.PathLike[str] | None = None,
+    device: str | torch.device = "cpu",
+) -> AbsVocoder:
+    """Load a trained vocoder.
+
+    Args:
+        model_file: Weights, for instance ``exp/voc_x/valid.loss.best.pth``.
+        config_file: Its configuration; default: ``config.yaml`` in the folder of ``model_file``.
+        device: Where to put it.
+
+    Returns:
+        The vocoder in evaluation mode, with the feature settings as ``feats_extract`` (name) and
+        ``feats_extract_conf`` (dict).
+
+    Raises:
+        FileNotFoundError: If one of the files is missing.
+        ValueError: If the configuration is none of a vocoder, the weights don't fit it, or the file holds code.
+    """
+    model_file = Path(model_file)
+    config_file = model_file.parent / "config.yaml" if config_file is None else Path(config_file)
+    state_dict = read_state_dict(model_file)
+    config = read_config(config_file)
+    vocoder = vocoder_from_config(config, config_file)
+    check_keys(vocoder.state_dict(), state_dict, model_file, config_file)
+    vocoder.load_state_dict(state_dict)
+    vocoder.feats_extract = config["feats_extract"]
+    vocoder.feats_extract_conf = dict(config["feats_extract_conf"])
+    return vocoder.to(device).eval()
+
+
+def read_config(config_file: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a training configuration and check that it is a vocoder's.
+
+    Raises:
+        FileNotFoundError: If it is missing.
+        ValueError: If it isn't a vocoder's.
+    """
+    if not Path(config_file).is_file():
+        raise FileNotFoundError(f"no configuration at {config_file}: it belongs beside the weights")
+    try:
+        config = yaml.safe_load(Path(config_file).read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{config_file} is not a YAML file: {error}") from error
+    needed = ("vocoder", "vocoder_conf", "feats_extract", "feats_extract_conf")
+    missing = [key for key in needed if not isinstance(config, Mapping) or config.get(key) is None]
+    if missing:
+        raise ValueError(f"{config_file} is not the configuration of a vocoder: it has no {', '.join(missing)}")
+    sizes = ("fs", "hop_length", "n_mels")
+    missing = [key for key in sizes if key not in config["feats_extract_conf"]]
+    if missing:
+        raise ValueError(f"{config_file}: feats_extract_conf has no {', '.join(missing)}")
+    return config
+
+
+def vocoder_from_config(config: Mapping[str, Any], source: object = "the configuration") -> AbsVocoder:
+    """Build an untrained vocoder from :func:`read_config`'s result.
+
+    Raises:
+        ValueError: If the class takes no such options; the message names ``source``.
+    """
+    sizes = {key: config["feats_extract_conf"][key] for key in ("fs", "hop_length", "n_mels")}
+    try:
+        return build_vocoder(config["vocoder"], **sizes, conf=config["vocoder_conf"])
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+
+
+def read_tensors(path: str | os.PathLike[str]) -> Any:
+    """Read what ``torch.save`` wrote, onto the CPU, as long as it is tensors and plain values.
+
+    Raises:
+        FileNotFoundError: If the file is missing.
+        ValueError: If it is broken or holds code.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{path} was not loaded: it holds more than weights, or is no checkpoint: {error}") from error
+    except Exception as error:  # a damaged file makes the unpickler fail in many ways
+        raise ValueError(f"{path} is broken or no checkpoint: {error!r}") from error
+
+
+def read_state_dict(model_file: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Read a vocoder's weights, saved alone or inside a training model or a training checkpoint.
+
+    Raises:
+        FileNotFoundError: If the file is missing.
+        ValueError: If it is broken, holds code, or no weights.
+    """
+    states = read_tensors(model_file)
+    if isinstance(states, Mapping) and isinstance(states.get("model"), Mapping):
+        states = states["model"]  # a training checkpoint: model, optimiser and more
+    if not isinstance(states, Mapping) or not all(isinstance(value, Tensor) for value in states.values()):
+        raise ValueError(f"{model_file} holds no state dict")
+    return {str(key).removeprefix(PREFIX): value for key, value in states.items()}
+
+
+def check_keys(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], model: object, config: object) -> None:
+    """Compare names and shapes of weights with those of the model that the configuration describes.
+
+    Raises:
+        ValueError: If they differ; the message names both files, the counts, and the first differences.
+    """
+    missing = [key for key in expected if key not in found]
+    unknown = [key for key in found if key not in expected]
+    shapes = [
+        f"{key}: {tuple(found[key].shape)} in the weights, {tuple(expected[key].shape)} by the configuration"
+        for key in expected
+        if key in found and found[key].shape != expected[key].shape
+    ]
+    if not (missing or unknown or shapes):
+        return
+    lines = [f"the weights in {model} don't fit {config}:"]
+    for title, items in (("missing", missing), ("not in the model", unknown), ("other shapes", shapes)):
+        if items:
+            more = f" and {len(items) - 3} more" if len(items) > 3 else ""
+            lines.append(f"  {len(items)} {title}: {'; '.join(items[:3])}{more}")
+    raise ValueError("\n".join(lines))
+
+
+def save_vocoder(vocoder: AbsVocoder, config: Mapping[str, Any], output_dir: str | os.PathLike[str]) -> Path:
+    """Write config.yaml and model.pth, as training leaves them and :func:`load_vocoder` reads them.
+
+    Args:
+        vocoder: The vocoder.
+        config: Configuration with the keys that :func:`read_config` asks for.
+        output_dir: Folder to make or use.
+
+    Returns:
+        Path of the weights.
+    """
+    folder = Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    model_file = folder / "model.pth"
+    partial = folder / f".model.pth.{os.getpid()}"
+    torch.save({PREFIX + key: value for key, value in vocoder.state_dict().items()}, partial)
+    (folder / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
+    os.replace(partial, model_file)
+    return model_file

@@ -1,0 +1,153 @@
+"""Decoding: what is written, seeds, resuming, parallel jobs, clear errors."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import tiny_corpus
+from flowavenet_plugin import load_vocoder
+from flowavenet_plugin.bin.vocoder_inference import main
+from flowavenet_plugin.data.scp import open_feats, read_scp
+from flowavenet_plugin.vocoder.flowavenet_vocoder import FloWaveNetVocoder
+from flowavenet_plugin.vocoder.loading import save_vocoder
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """Return a folder with features and an untrained model in model/."""
+    torch.manual_seed(0)
+    conf = tiny_corpus.VOCODER_CONF
+    vocoder = FloWaveNetVocoder(tiny_corpus.FS, tiny_corpus.HOP, tiny_corpus.N_MELS, **conf)
+    for parameter in vocoder.parameters():
+        parameter.data.add_(0.02 * torch.randn_like(parameter))
+    vocoder.flow.blocks[0].steps[0].actnorm.scale.data.fill_(8.0)  # keep the sound within full scale
+    config = dict(
+        vocoder="flowavenet", vocoder_conf=conf, feats_extract="fbank", feats_extract_conf=tiny_corpus.FEATS_CONF
+    )
+    save_vocoder(vocoder, config, tmp_path / "model")
+    return tiny_corpus.make_corpus(tmp_path / "data", n_utts=4)
+
+
+def decode(corpus: Path, output_dir: Path, *options: str) -> None:
+    """Decode the corpus."""
+    model = corpus.parent / "model" / "model.pth"
+    main(["--scp", f"{corpus}/feats.scp", "--model_file", str(model), "--output_dir", str(output_dir), *options])
+
+
+def test_wavs_lists_and_real_time_factors(corpus: Path, tmp_path: Path) -> None:
+    decode(corpus, tmp_path / "out")
+    feats = open_feats(corpus / "feats.scp")
+    wavs = read_scp(tmp_path / "out" / "wav" / "wav.scp")
+    assert list(wavs) == list(feats)
+    for uid, path in wavs.items():
+        info = soundfile.info(path)
+        assert (info.subtype, info.samplerate, info.channels) == ("PCM_16", tiny_corpus.FS, 1)
+        assert info.frames == len(feats[uid]) * tiny_corpus.HOP
+        assert Path(path) == tmp_path / "out" / "wav" / f"{uid}.wav"
+    rtfs = read_scp(tmp_path / "out" / "utt2rtf")
+    assert list(rtfs) == list(feats) and all(float(rtf) > 0 for rtf in rtfs.values())
+
+
+def test_sound_is_that_of_the_vocoder(corpus: Path, tmp_path: Path) -> None:
+    decode(corpus, tmp_path / "out", "--seed", "5", "--temperature", "0.5")
+    vocoder = load_vocoder(corpus.parent / "model" / "model.pth")
+    feats = torch.from_numpy(open_feats(corpus / "feats.scp")["utt2"])
+    expected = vocoder.inference(feats, seed=(5, zlib.crc32(b"utt2")), temperature=0.5)
+    written, _ = soundfile.read(tmp_path / "out" / "wav" / "utt2.wav")
+    np.testing.assert_allclose(written, expected.numpy(), atol=1.0 / 2**15)
+    assert np.abs(written).max() > 0.01
+
+
+def test_a_seed_gives_the_same_sound_wherever_an_utterance_stands(corpus: Path, tmp_path: Path) -> None:
+    decode(corpus, tmp_path / "all")
+    lines = (corpus / "feats.scp").read_text().splitlines()
+    (corpus / "one.scp").write_text(lines[3] + "\n")
+    decode(corpus, tmp_path / "one", "--scp", str(corpus / "one.scp"))
+    decode(corpus, tmp_path / "other", "--seed", "1")
+    first, again, other = ((tmp_path / name / "wav" / "utt3.wav").read_bytes() for name in ("all", "one", "other"))
+    assert first == again != other
+
+
+def test_what_is_done_is_skipped_and_lists_stay_whole(corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    decode(corpus, out)
+    (out / "wav" / "utt1.wav").unlink()
+    stamps = {path: path.stat().st_mtime_ns for path in (out / "wav").glob("*.wav")}
+    decode(corpus, out)
+    assert len(read_scp(out / "wav" / "wav.scp")) == len(read_scp(out / "utt2rtf")) == 4
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
+
+
+def test_jobs_with_their_own_keys_share_a_folder(corpus: Path, tmp_path: Path) -> None:
+    jobs = []
+    for job in range(2):
+        (tmp_path / f"keys.{job}").write_text(f"utt{job} x\nutt{job + 2} x\n")
+        command = [sys.executable, "-m", "flowavenet_plugin.bin.vocoder_inference", "--scp", f"{corpus}/feats.scp"]
+        command += ["--model_file", str(tmp_path / "model" / "model.pth"), "--output_dir", str(tmp_path / "jobs")]
+        jobs.append(subprocess.Popen([*command, "--key_file", str(tmp_path / f"keys.{job}")]))
+    assert [job.wait() for job in jobs] == [0, 0]
+    assert list(read_scp(tmp_path / "jobs" / "wav" / "wav.scp")) == ["utt0", "utt1", "utt2", "utt3"]
+    assert len(read_scp(tmp_path / "jobs" / "utt2rtf")) == 4
+    decode(corpus, tmp_path / "alone")
+    for i in range(4):
+        assert (tmp_path / f"jobs/wav/utt{i}.wav").read_bytes() == (tmp_path / f"alone/wav/utt{i}.wav").read_bytes()
+
+
+def test_config_file_and_command_line(corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "decode.yaml").write_text("temperature: 0.5\nseed: 5\n")
+    decode(corpus, tmp_path / "file", "--config", str(tmp_path / "decode.yaml"))
+    decode(corpus, tmp_path / "line", "--temperature", "0.5", "--seed", "5")
+    decode(corpus, tmp_path / "both", "--config", str(tmp_path / "decode.yaml"), "--seed", "0")
+    file, line, both = ((tmp_path / name / "wav" / "utt0.wav").read_bytes() for name in ("file", "line", "both"))
+    assert file == line != both
+
+
+def refused(corpus: Path, tmp_path: Path, *options: str) -> str:
+    """Return the message of a decoding that must fail without a trace on what is there."""
+    with pytest.raises(SystemExit) as stop:
+        decode(corpus, tmp_path / "out", *options)
+    assert stop.value.code not in (0, None)
+    return str(stop.value.code)
+
+
+def test_bad_input_names_the_utterance_and_loses_nothing(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = (corpus / "feats.scp").read_text().splitlines()
+    np.save(corpus / "narrow.npy", np.zeros((4, 3), np.float32))
+    (corpus / "feats.scp").write_text("\n".join([*lines[:2], f"utt2 {corpus}/narrow.npy", lines[3]]) + "\n")
+    message = refused(corpus, tmp_path)
+    assert "utt2" in message and "(4, 3)" in message and "6" in message
+    assert list(read_scp(tmp_path / "out" / "wav" / "wav.scp")) == ["utt0", "utt1"]
+    assert len(read_scp(tmp_path / "out" / "utt2rtf")) == 2
+
+    (corpus / "feats.scp").write_text("\n".join([f"utt0 touch {tmp_path}/ran |", *lines[1:]]) + "\n")
+    message = refused(corpus, tmp_path)
+    assert "utt0" in message and "pipe" in message and not (tmp_path / "ran").exists()
+
+    (corpus / "feats.scp").write_text("\n".join(lines) + "\n")
+    (tmp_path / "keys").write_text("utt1 x\nutt8 x\n")
+    message = refused(corpus, tmp_path, "--key_file", str(tmp_path / "keys"))
+    assert "utt8" in message and "1 of 2" in message
+    assert "gone.pth" in refused(corpus, tmp_path, "--model_file", str(tmp_path / "gone.pth"))
+    (tmp_path / "decode.yaml").write_text("temprature: 0.5\n")
+    refused(corpus, tmp_path, "--config", str(tmp_path / "decode.yaml"))
+    assert "temprature" in capsys.readouterr().err
+    if not torch.cuda.is_available():
+        assert "no GPU" in refused(corpus, tmp_path, "--ngpu", "1")
+    assert list(read_scp(tmp_path / "out" / "wav" / "wav.scp")) == ["utt0", "utt1"]
+
+
+def test_an_id_cannot_leave_the_folder(corpus: Path, tmp_path: Path) -> None:
+    line = (corpus / "feats.scp").read_text().splitlines()[0]
+    (corpus / "feats.scp").write_text(line.replace("utt0", "../utt0", 1) + "\n")
+    assert "../utt0" in refused(corpus, tmp_path)
+    assert not list(tmp_path.glob("out/*.wav"))
