@@ -1,0 +1,264 @@
+"""The command: what it writes, and what it refuses without touching earlier results."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import kaldiio
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import flowavenet_plugin
+from flowavenet_plugin.bin.evaluate import main
+from flowavenet_plugin.data.scp import read_scp, write_scp
+from flowavenet_plugin.vocoder import loading
+from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
+from flowavenet_plugin.vocoder.flowavenet_vocoder import FloWaveNetVocoder
+
+FS, HOP, MELS = 22050, 256, 80
+UTTS = ("utt1", "utt2", "utt3")
+
+
+class StubVocoder:
+    """A model whose likelihood is known: minus the mean square, plus the first feature."""
+
+    fs, hop_length, n_mels = FS, HOP, MELS
+
+    def log_likelihood(self, wav: torch.Tensor, feats: torch.Tensor) -> torch.Tensor:
+        assert wav.dtype == feats.dtype == torch.float32
+        return feats[0, 0] - wav.square().mean()
+
+
+class Case:
+    """Three utterances: the synthesised speech is the natural at half the scale, padded to whole frames."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.output = folder, folder / "scoring"
+        rng = np.random.default_rng(0)
+        self.wavs = {utt: (0.1 * rng.normal(size=6000 + 100 * n)).astype(np.float32) for n, utt in enumerate(UTTS)}
+        self.files = {side: {utt: folder / side / f"{utt}.wav" for utt in UTTS} for side in ("eval1", "gen")}
+        feats = {}
+        for number, (utt, wav) in enumerate(self.wavs.items()):
+            frames = len(wav) // HOP + 1
+            feats[utt] = np.full((frames, MELS), 4.0 + number, dtype=np.float32)
+            padded = np.pad(0.5 * wav, (0, frames * HOP - len(wav)))
+            self.write("eval1", utt, wav)
+            self.write("gen", utt, padded)
+        self.list("eval1", self.files["eval1"])
+        self.list("gen", dict(reversed(self.files["gen"].items())))  # another order is no fault
+        kaldiio.save_ark(str(folder / "feats.ark"), feats, scp=str(folder / "feats.scp"))
+        write_scp(folder / "utt2rtf", {utt: 0.5 + 0.1 * number for number, utt in enumerate(UTTS)})
+        (folder / "train.log").write_text("1epoch results: [train] loss=2.0, time=1 second, [valid] loss=1.5\n")
+        self.monkeypatch = monkeypatch
+        monkeypatch.setattr(flowavenet_plugin, "load_vocoder", lambda path, device: StubVocoder())
+
+    def write(self, side: str, utt: str, wav: np.ndarray, fs: int = FS) -> None:
+        self.files[side][utt].parent.mkdir(exist_ok=True)
+        soundfile.write(self.files[side][utt], wav, fs, subtype="FLOAT")
+
+    def list(self, side: str, files: dict[str, Path]) -> None:
+        write_scp(self.folder / side / "wav.scp", files)
+
+    def run(self, *options: str, model: bool = True) -> None:
+        command = [f"--ref_scp={self.folder}/eval1/wav.scp", f"--gen_scp={self.folder}/gen/wav.scp"]
+        command += [f"--output_dir={self.output}"]
+        if model:
+            command += [f"--model_file={self.folder}/voc_x/best.pth", f"--feats_scp={self.folder}/feats.scp"]
+            command += [f"--utt2rtf={self.folder}/utt2rtf", f"--train_log={self.folder}/train.log"]
+        main([*command, *options])
+
+
+@pytest.fixture
+def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
+    return Case(tmp_path, monkeypatch)
+
+
+def test_everything_is_measured_and_written(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    case.run()
+    distances = {utt: float(value) for utt, value in read_scp(case.output / "utt2lsd").items()}
+    assert list(distances) == list(UTTS)
+    assert distances["utt1"] == pytest.approx(20 * np.log10(2), abs=1e-3)
+    likelihoods = {utt: float(value) for utt, value in read_scp(case.output / "utt2log_likelihood").items()}
+    for number, (utt, wav) in enumerate(case.wavs.items()):
+        assert likelihoods[utt] == pytest.approx(4.0 + number - np.mean(wav.astype(float) ** 2), abs=1e-5)
+    results = (case.output / "results.md").read_text()
+    printed = capsys.readouterr().out.splitlines()
+    row = [cell.strip() for cell in printed[-1].strip("|").split("|")]
+    mean = np.mean(list(likelihoods.values()))
+    assert row[:2] == ["eval1", "3"]
+    assert row[2].startswith(f"{mean:.3f} ± 2.48")  # 4.303 (Student, 2 degrees of freedom) * 1 / sqrt(3)
+    assert row[3].startswith("6.02")
+    assert row[4] == "0.600 ± 0.248"
+    assert printed[-1] in results
+    assert "## voc_x" in results
+    assert "--ref_scp=" in results
+    assert (case.output / "samples.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_saved_vocoder_is_loaded(case: Case) -> None:
+    """A tiny FloWaveNet from its files, in place of the stub; its own likelihood is what must be written."""
+    conf = {"n_block": 2, "n_flow": 1, "n_layer": 1, "filter_size": 4, "block_per_split": 1}
+    torch.manual_seed(0)
+    vocoder = FloWaveNetVocoder(fs=FS, hop_length=HOP, n_mels=MELS, **conf).eval()
+    feats_conf = {"fs": FS, "hop_length": HOP, "n_mels": MELS}
+    config = {"vocoder": "flowavenet", "vocoder_conf": conf, "feats_extract": "fbank", "feats_extract_conf": feats_conf}
+    model_file = loading.save_vocoder(vocoder, config, case.folder / "exp")
+    case.monkeypatch.setattr(flowavenet_plugin, "load_vocoder", loading.load_vocoder)
+    case.run(f"--model_file={model_file}")
+    wav, feats = torch.from_numpy(case.wavs["utt1"]), torch.full((len(case.wavs["utt1"]) // HOP + 1, MELS), 4.0)
+    with torch.no_grad():
+        expected = float(loading.load_vocoder(model_file).log_likelihood(wav, feats))
+    assert float(read_scp(case.output / "utt2log_likelihood")["utt1"]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_without_a_model_there_is_no_likelihood(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    case.run("--title", "by hand", "--num_plots", "1", model=False)
+    assert "| -" in capsys.readouterr().out
+    assert "## by hand" in (case.output / "results.md").read_text()
+    assert not (case.output / "utt2log_likelihood").exists()
+
+
+def test_a_vocoder_without_likelihood_is_scored_all_the_same(case: Case, caplog: pytest.LogCaptureFixture) -> None:
+    class Silent(StubVocoder):
+        log_likelihood = AbsVocoder.log_likelihood
+
+    case.monkeypatch.setattr(flowavenet_plugin, "load_vocoder", lambda path, device: Silent())
+    case.run()
+    assert "no log-likelihood: Silent has none" in caplog.text
+    assert (case.output / "results.md").exists()
+
+
+def test_missing_real_time_factors_are_told(
+    case: Case, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    write_scp(case.folder / "utt2rtf", {"utt1": "0.5", "utt3": "0.5"})
+    case.run()
+    assert capsys.readouterr().out.splitlines()[-1].endswith("| 0.500 ± 0.000    |")
+    assert "real-time factors of 2 of 3 utterances" in caplog.text
+
+
+def other_rate(case: Case) -> None:
+    case.write("gen", "utt2", np.zeros(6000, dtype=np.float32), fs=16000)
+
+
+def other_rate_of_an_utterance(case: Case) -> None:
+    for side in ("eval1", "gen"):
+        case.write(side, "utt2", case.wavs["utt2"], fs=16000)
+
+
+def nan_audio(case: Case) -> None:
+    wav = np.zeros(len(case.wavs["utt2"]), dtype=np.float32)
+    wav[7] = np.nan
+    case.write("gen", "utt2", wav)
+
+
+def missing_utterance(case: Case) -> None:
+    case.list("gen", {utt: case.files["gen"][utt] for utt in ("utt1", "utt3")})
+
+
+def empty_list(case: Case) -> None:
+    case.list("gen", {})
+
+
+def missing_file(case: Case) -> None:
+    case.files["gen"]["utt2"].unlink()
+
+
+def too_short(case: Case) -> None:
+    case.write("gen", "utt2", case.wavs["utt2"][:5000])
+
+
+def other_dimension(case: Case) -> None:
+    feats = {utt: np.zeros((len(wav) // HOP + 1, 40), dtype=np.float32) for utt, wav in case.wavs.items()}
+    kaldiio.save_ark(str(case.folder / "feats.ark"), feats, scp=str(case.folder / "feats.scp"))
+
+
+def missing_feats(case: Case) -> None:
+    entries = read_scp(case.folder / "feats.scp")
+    write_scp(case.folder / "feats.scp", {utt: entries[utt] for utt in ("utt1", "utt3")})
+
+
+def broken_factor(case: Case) -> None:
+    write_scp(case.folder / "utt2rtf", {"utt1": "0.5", "utt2": "fast", "utt3": "0.5"})
+
+
+def unknown_factor(case: Case) -> None:
+    write_scp(case.folder / "utt2rtf", {"utt1": "0.5", "utt4": "0.6"})
+
+
+def other_model_rate(case: Case) -> None:
+    case.monkeypatch.setattr(StubVocoder, "fs", 24000)
+
+
+def diverged_model(case: Case) -> None:
+    nan = torch.tensor(float("nan"))
+    case.monkeypatch.setattr(StubVocoder, "log_likelihood", lambda self, wav, feats: nan)
+
+
+def missing_log(case: Case) -> None:
+    (case.folder / "train.log").unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (other_rate, "utt2: .*22050 Hz, .*16000 Hz"),
+        (other_rate_of_an_utterance, "utt2: 16000 Hz, .* 22050 Hz"),
+        (nan_audio, "utt2: the generated audio has 1 samples of 6100 .*first at 7"),
+        (missing_utterance, r"3 utterances, .* has 2; 1 only in .*: utt2"),
+        (empty_list, "no utterances in .*gen"),
+        (missing_file, "utt2: no such audio file"),
+        (too_short, "utt2: the reference has 6100 samples, the generated audio 5000; .*at most 256"),
+        (other_dimension, "utt1: features have 40 dimensions, 80"),
+        (missing_feats, "1 only in the natural speech: utt2"),
+        (broken_factor, "utt2: 'fast' in .*utt2rtf"),
+        (unknown_factor, "utt4: '0.6' in .*utt2rtf, but .*wav.scp has no such utterance"),
+        (other_model_rate, "utt1: 22050 Hz, but the model .* has 24000 Hz"),
+        (diverged_model, "utt1: the log-likelihood is nan"),
+        (missing_log, "no such training log"),
+    ],
+)
+def test_bad_input_is_named_and_earlier_results_stay(case: Case, spoil: Callable[[Case], None], message: str) -> None:
+    case.output.mkdir()
+    names = ("results.md", "utt2lsd", "utt2log_likelihood", "samples.png")
+    before = {name: f"an earlier {name}".encode() for name in names}
+    for name, content in before.items():
+        (case.output / name).write_bytes(content)
+    spoil(case)
+    with pytest.raises(SystemExit, match=f"^evaluate: error: .*{message}") as stopped:
+        case.run()
+    assert "\n" not in str(stopped.value)
+    assert {path.name: path.read_bytes() for path in case.output.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model_file", "x.pth"], "--model_file and --feats_scp belong together"),
+        (["--num_plots", "0"], "--num_plots is 0"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(case: Case, options: list[str], message: str) -> None:
+    with pytest.raises(SystemExit, match=message):
+        case.run(*options, model=False)
+    assert not case.output.exists()
+
+
+def test_help_answers_at_once_and_failure_is_exit_status_1(tmp_path: Path) -> None:
+    """In a process of its own: heavy imports there would be seen."""
+    command = [sys.executable, "-m", "flowavenet_plugin.bin.evaluate"]
+    start = time.monotonic()
+    helped = subprocess.run([*command, "--help"], capture_output=True, text=True, check=False)
+    assert time.monotonic() - start < 2.0
+    assert helped.returncode == 0
+    assert "--gen_scp" in helped.stdout
+    lists = [f"--ref_scp={tmp_path}/a", f"--gen_scp={tmp_path}/b", f"--output_dir={tmp_path}/c"]
+    failed = subprocess.run([*command, *lists], capture_output=True, text=True, check=False)
+    assert failed.returncode == 1
+    assert failed.stderr == f"evaluate: error: no such file list: {tmp_path}/a\n"

@@ -1,0 +1,59 @@
+"""Every yaml of the recipes builds its model, and says what each of its keys means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from flowavenet_plugin.bin import vocoder_inference
+from flowavenet_plugin.bin.vocoder_train import get_parser
+from flowavenet_plugin.tasks.vocoder import VocoderTask
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = sorted(path for folder in (ROOT, *ROOT.glob("egs/*/voc1")) for path in folder.glob("conf/**/*.yaml"))
+TRAIN = [path for path in CONFIGS if path.name.startswith("train")]
+DECODE = [path for path in CONFIGS if path.name.startswith("decode")]
+#: Features that the recipes give to their configurations on the command line.
+FEATS = {"jsut": dict(fs=24000, n_fft=2048, hop_length=300, win_length=1200)}
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def test_every_config_is_of_a_known_kind() -> None:
+    assert len(TRAIN) >= 4 and len(DECODE) >= 1
+    assert set(CONFIGS) == set(TRAIN) | set(DECODE)
+
+
+@pytest.mark.parametrize("path", TRAIN, ids=name)
+def test_training_config_builds_its_model(path: Path, tmp_path: Path) -> None:
+    args = get_parser().parse_args(["--config", str(path), "--output_dir", str(tmp_path)])
+    corpus = path.relative_to(ROOT).parts[1]
+    args.feats_extract_conf = FEATS.get(corpus, dict(fs=22050))
+    with torch.device("meta"):
+        model = VocoderTask.build_model(args)
+    assert args.segment_length >= model.vocoder.hop_length
+    if path == ROOT / "conf" / "train_flowavenet.yaml":
+        assert sum(p.numel() for p in model.parameters()) == 182_644_788 - 3_236_352  # less what gets no gradient
+        assert args.max_epoch * args.num_iters_per_epoch == 700_000
+        assert args.scheduler_conf["step_size"] * args.num_iters_per_epoch == 200_000
+
+
+@pytest.mark.parametrize("path", TRAIN, ids=name)
+def test_every_key_is_explained(path: Path) -> None:
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        key = line.split(":")[0].strip()
+        opens = line.rstrip().endswith(":")  # its children are explained
+        if ":" in line and not line.lstrip().startswith("#") and not opens:
+            assert "#" in line, f"{path}:{number}: {key} has no comment"
+
+
+@pytest.mark.parametrize("path", DECODE, ids=name)
+def test_decoding_config_is_accepted(path: Path) -> None:
+    command = ["--config", str(path), "--scp", "feats.scp", "--model_file", "x.pth", "--output_dir", "out"]
+    args = vocoder_inference.parse_args(command)
+    assert set(yaml.safe_load(path.read_text())) <= set(vars(args))
