@@ -1,0 +1,1 @@
+"""From lists of recordings to aligned audio and features."""

@@ -1,0 +1,296 @@
+"""Kaldi file lists and what they point at: features in ark or npy files, and audio.
+
+Nothing here ever runs a command or unpickles: in Kaldi a list entry may be a shell pipe, and kaldiio's arks may hold
+pickles, so entries and headers are checked before kaldiio sees them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import kaldiio
+import numpy as np
+from kaldiio.matio import read_kaldi
+
+from flowavenet_plugin.data.audio import read_audio
+
+__all__ = [
+    "ArkWriter",
+    "FeatsReader",
+    "atomic_open",
+    "check_arks",
+    "check_feats",
+    "check_fit",
+    "check_same_ids",
+    "open_feats",
+    "read_audio",
+    "read_scp",
+    "write_scp",
+]
+
+_ARK_ENTRY = re.compile(r"(.+):(\d+)")
+_BYTES_PER_VALUE = {b"FM": 4, b"DM": 8}
+_BYTES_PER_COMPRESSED = {b"CM": 1, b"CM2": 2, b"CM3": 1}
+
+
+def read_scp(path: str | Path) -> dict[str, str]:
+    """Read a two-column list (wav.scp, feats.scp, text, utt2num_frames, ...).
+
+    Returns:
+        Utterance id -> rest of the line, in the order of the file. Empty lines are skipped.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: On a line without value, an id that occurs twice, a value that is a shell pipe, or text that is not
+            UTF-8. File, line and id are named.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no such file list: {path}")
+    entries: dict[str, str] = {}
+    try:
+        lines = Path(path).read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text: {error}") from None
+    for number, line in enumerate(lines, start=1):
+        utt, *rest = re.split(r"[ \t]+", line.strip(" \t\r"), maxsplit=1)
+        if not utt:
+            continue
+        where = f"{path}:{number}: utterance {utt}"
+        if not rest:
+            raise ValueError(f"{where} has no value")
+        value = rest[0]
+        if value.startswith("|") or re.search(r"\|\s*(:\d+)?(\[.*\])?$", value):
+            raise ValueError(f"{where}: '{value}' is a shell pipe; a file list doesn't run commands, save it as a file")
+        if utt in entries:
+            raise ValueError(f"{where} occurs twice: '{entries[utt]}' and '{value}'")
+        entries[utt] = value
+    return entries
+
+
+@contextmanager
+def atomic_open(path: str | Path) -> Iterator[BinaryIO]:
+    """Open for writing under a temporary name; the file gets its own name only when all of it is on the disk."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_scp(path: str | Path, mapping: Mapping[str, object]) -> None:
+    """Write ``id value`` lines, all or nothing."""
+    with atomic_open(path) as file:
+        file.write("".join(f"{utt} {value}\n" for utt, value in mapping.items()).encode("utf-8"))
+
+
+def check_same_ids(a: Collection[str], b: Collection[str], name_a: str, name_b: str) -> None:
+    """Compare the ids of two lists.
+
+    Raises:
+        ValueError: If they differ; with the counts and the first ids that each side lacks.
+    """
+    in_b, in_a = set(b), set(a)
+    only_a = [utt for utt in a if utt not in in_b]
+    only_b = [utt for utt in b if utt not in in_a]
+    if only_a or only_b:
+        parts = [f"{name_a} has {len(a)} utterances, {name_b} has {len(b)}"]
+        for only, name in ((only_a, name_a), (only_b, name_b)):
+            if only:
+                more = ", ..." if len(only) > 5 else ""
+                parts.append(f"{len(only)} only in {name}: {', '.join(only[:5])}{more}")
+        raise ValueError("; ".join(parts))
+
+
+def check_fit(utt: str, samples: int, frames: int, hop: int) -> None:
+    """Check that audio and frames belong together: (frames - 1) * hop <= samples <= frames * hop.
+
+    Raises:
+        ValueError: If they don't; with the id, both numbers and the range that fits.
+    """
+    if not max(frames - 1, 0) * hop <= samples <= frames * hop or frames < 1:
+        low, high = max(frames - 1, 0) * hop, frames * hop
+        raise ValueError(
+            f"{utt}: {samples} samples don't fit {frames} frames of hop {hop}, which need {low} to {high} samples"
+        )
+
+
+def check_feats(shapes: Mapping[str, tuple[int, int]], samples: Mapping[str, int], n_mels: int, hop: int) -> None:
+    """Check every utterance's features against its audio.
+
+    Args:
+        shapes: Id -> (frames, dimension), see :func:`check_arks`.
+        samples: Id -> samples, same ids.
+        n_mels: The dimension that is wanted.
+        hop: Samples per frame.
+
+    Raises:
+        ValueError: If ids, a dimension or a frame count don't fit; with the id and both numbers.
+    """
+    check_same_ids(shapes, samples, "the list of features", "the list of audio lengths")
+    for utt, (frames, dim) in shapes.items():
+        if dim != n_mels:
+            raise ValueError(f"{utt}: features have {dim} dimensions, {n_mels} are wanted")
+        check_fit(utt, samples[utt], frames, hop)
+
+
+class FeatsReader(Mapping):
+    """Features of a list, read when asked for; see :func:`open_feats`."""
+
+    def __init__(self, path: str | Path, base_dir: str | Path | None = None) -> None:
+        self.path = Path(path)
+        self.entries = read_scp(path)
+        folder = self.path.absolute().parent
+        self._bases = [Path(""), *([Path(base_dir)] if base_dir is not None else []), folder, *folder.parents]
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __contains__(self, utt: object) -> bool:
+        return utt in self.entries
+
+    def __getitem__(self, utt: str) -> np.ndarray:
+        """Features of an utterance, float32, shape (frames, dim)."""
+        path, offset = self._locate(utt)
+        with open(path, "rb") as file:
+            self._read_shape(file, utt, offset)
+            file.seek(offset or 0)
+            feats = np.load(file, allow_pickle=False) if offset is None else read_kaldi(file)
+        return np.array(feats, dtype=np.float32)  # a copy: what kaldiio returns can't be written to
+
+    def shape(self, utt: str) -> tuple[int, int]:
+        """(frames, dim) from the file's header; the data is not read, but has to be there in full."""
+        path, offset = self._locate(utt)
+        with open(path, "rb") as file:
+            return self._read_shape(file, utt, offset)
+
+    def _locate(self, utt: str) -> tuple[Path, int | None]:
+        """File and byte offset of an entry; the offset is None for npy."""
+        entry = self.entries[utt]
+        match = _ARK_ENTRY.fullmatch(entry)
+        if not match and not entry.endswith(".npy"):
+            raise ValueError(f"{utt}: '{entry}' in {self.path} is neither FILE.ark:OFFSET nor FILE.npy")
+        name, offset = (match[1], int(match[2])) if match else (entry, None)
+        for base in self._bases:
+            if (base / name).is_file():
+                return base / name, offset
+        raise ValueError(f"{utt}: no such feature file: {name} (listed in {self.path})")
+
+    def _read_shape(self, file: BinaryIO, utt: str, offset: int | None) -> tuple[int, int]:
+        there = os.fstat(file.fileno()).st_size
+        try:
+            shape, needed = _npy_header(file) if offset is None else _ark_header(file, offset)
+        except (ValueError, struct.error) as error:
+            at = "" if offset is None else f" at byte {offset}"
+            why = "its header is cut off" if isinstance(error, struct.error) else error
+            raise ValueError(f"{utt}: no features{at} of {file.name}, which has {there} bytes: {why}") from None
+        if there < needed:
+            raise ValueError(f"{utt}: {file.name} is truncated: {needed} bytes expected, {there} found")
+        return shape
+
+
+def _ark_header(file: BinaryIO, offset: int) -> tuple[tuple[int, int], int]:
+    """((frames, dim), file size that the matrix needs, in bytes); ValueError if there is no matrix at the offset."""
+    file.seek(offset)
+    head = file.read(32)
+    token = head[2:].split(b" ", 1)[0]
+    body = 2 + len(token) + 1
+    if head[:2] == b"\0B" and token in _BYTES_PER_VALUE:
+        _, rows, _, cols = struct.unpack("<bibi", head[body : body + 10])
+        size = 10 + rows * cols * _BYTES_PER_VALUE[token]
+    elif head[:2] == b"\0B" and token in _BYTES_PER_COMPRESSED:
+        _, _, rows, cols = struct.unpack("<ffii", head[body : body + 16])
+        column_headers = 8 * cols if token == b"CM" else 0
+        size = 16 + column_headers + rows * cols * _BYTES_PER_COMPRESSED[token]
+    else:
+        raise ValueError(f"found {head[:5]!r}, not the start of a Kaldi matrix")
+    if rows < 1 or cols < 1:
+        raise ValueError(f"the matrix has {rows} frames of {cols} dimensions")
+    return (rows, cols), offset + body + size
+
+
+def _npy_header(file: BinaryIO) -> tuple[tuple[int, int], int]:
+    """Like :func:`_ark_header`, for npy."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    if len(shape) != 2 or min(shape) < 1 or dtype.kind != "f":
+        raise ValueError(f"shape {shape} of type {dtype}; (frames, dim) floats are wanted")
+    return shape, file.tell() + shape[0] * shape[1] * dtype.itemsize
+
+
+def open_feats(path: str | Path, base_dir: str | Path | None = None) -> FeatsReader:
+    """Open a feats.scp whose entries are ``FILE.ark:OFFSET`` or ``FILE.npy``.
+
+    Args:
+        path: The list.
+        base_dir: Relative entries are looked for from the current folder, then from here, then from the list's folder
+            and its parents (ESPnet2 writes them relative to the recipe).
+
+    Returns:
+        Id -> (frames, dim) float32, each read when asked for; ValueError then, if its file is missing or damaged.
+    """
+    return FeatsReader(path, base_dir)
+
+
+def check_arks(path: str | Path, base_dir: str | Path | None = None) -> dict[str, tuple[int, int]]:
+    """Check the header of every entry of a feats.scp, without reading the data.
+
+    Returns:
+        Id -> (frames, dim).
+
+    Raises:
+        ValueError: If an ark or npy file is missing, truncated (bytes expected and found) or has no matrix there.
+    """
+    feats = open_feats(path, base_dir)
+    return {utt: feats.shape(utt) for utt in feats}
+
+
+class ArkWriter:
+    """Write features to an ark and its list: ``with ArkWriter(ark, scp) as writer: writer[utt] = feats``.
+
+    Both appear only when the block ends without exception, and an old list goes before an old ark is replaced: at no
+    time is there a list that refers to part of an ark, or into another one.
+    """
+
+    def __init__(self, ark_path: str | Path, scp_path: str | Path) -> None:
+        self.ark_path, self.scp_path = Path(ark_path), Path(scp_path)
+        self._entries: dict[str, str] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> ArkWriter:
+        self._file = self._stack.enter_context(atomic_open(self.ark_path))
+        return self
+
+    def __setitem__(self, utt: str, feats: np.ndarray) -> None:
+        """Append the features of an utterance, shape (frames, dim)."""
+        if utt in self._entries:
+            raise ValueError(f"{utt}: written twice to {self.ark_path}")
+        if feats.ndim != 2 or feats.size == 0:
+            raise ValueError(f"{utt}: features of shape {feats.shape}; (frames, dim) is wanted")
+        offset = self._file.tell() + len(f"{utt} ".encode())
+        kaldiio.save_ark(self._file, {utt: np.ascontiguousarray(feats, dtype=np.float32)})
+        self._entries[utt] = f"{self.ark_path}:{offset}"
+
+    def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: object) -> None:
+        if exc_type is None:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self.scp_path.unlink(missing_ok=True)
+        self._stack.__exit__(exc_type, exc, traceback)
+        if exc_type is None:
+            write_scp(self.scp_path, self._entries)
