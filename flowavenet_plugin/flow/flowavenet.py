@@ -18,7 +18,17 @@ from flowavenet_plugin.flow.upsample import ConditionUpsampler, length_mask
 
 
 class FloWaveNet(nn.Module):
-    """The invertible network; defaults are the paper's."""
+    """The invertible network; defaults are the paper's.
+
+    Example:
+        >>> flow = FloWaveNet(n_mels=4, n_block=2, n_flow=2, filter_size=8, upsample_scales=(2, 4))
+        >>> x, cond = torch.randn(3, 1, 40), torch.randn(3, 4, 5)
+        >>> noise, logdet = flow(x, cond)
+        >>> noise.shape, logdet.shape
+        (torch.Size([3, 1, 40]), torch.Size([3]))
+        >>> torch.allclose(flow.inverse(noise, cond), x, atol=1e-5)
+        True
+    """
 
     def __init__(
         self,

@@ -143,11 +143,14 @@ def test_options_that_cannot_be(options: Callable[..., list[str]], changes: dict
     assert all(word in str(error.value) for word in words), str(error.value)
 
 
-def test_a_config_key_that_no_class_takes(options: Callable[..., list[str]], tmp_path: Path) -> None:
+def test_a_config_key_that_no_class_takes(
+    options: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "train.yaml").write_text("segment_lenght: 3\n")
     with pytest.raises(SystemExit) as stop:
         main([*options(), "--config", str(tmp_path / "train.yaml")])
-    assert stop.value.code != 0
+    assert stop.value.code == 2
+    assert "segment_lenght" in capsys.readouterr().err
 
 
 def test_a_checkpoint_that_does_not_fit(options: Callable[..., list[str]], tmp_path: Path) -> None:

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# All checks: ruff and shellcheck, pytest, all stages of the recipe. Makes the environment when it isn't there.
+#
+#   local/check.sh          all of them, also after one failed; the status is 0 only if all passed
+#   local/check.sh lint     only those named, of: lint unit recipe
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+local/setup_env.sh
+export PATH="${PWD}/.venv/bin:${PATH}"
+unset PYTHONPATH # the package tested is the one here
+
+# Every shell script except in what the recipes and the environment made.
+shell_files() {
+    find . \( -path ./.git -o -path ./.venv -o -path ./data -o -path './egs/*/*/data' -o -name dump -o -name exp \
+        -o -name downloads \) -prune -o \( -name '*.sh' -o -path ./.ci/run \) -type f -print0
+}
+
+lint() {
+    local status=0
+    ruff check . || status=1
+    shell_files | xargs -0 shellcheck --external-sources --source-path=SCRIPTDIR || status=1
+    return "${status}"
+}
+
+unit() { python -m pytest -q; }
+
+recipe() { if [ -f tests/test_recipe.sh ]; then bash tests/test_recipe.sh; fi; }
+
+failed=()
+[ $# -gt 0 ] || set -- lint unit recipe
+for check in "$@"; do
+    case ${check} in
+        lint | unit | recipe) ;;
+        *) echo "check.sh: unknown check '${check}', not one of lint, unit, recipe" >&2 && exit 2 ;;
+    esac
+    echo "check.sh: ${check}"
+    "${check}" || failed+=("${check}") # errexit is off inside: each check returns its status itself
+done
+[ ${#failed[@]} -eq 0 ] || { echo "check.sh: failed: ${failed[*]}" >&2 && exit 1; }
+echo "check.sh: passed: $*"

@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# Functions for the stages of run.sh, which sources this file. They use its variables root, python and cuda_cmd.
+# shellcheck disable=SC2154
+
+log() { echo "$(date '+%Y-%m-%dT%H:%M:%S') (run.sh) $*"; }
+die() { echo "run.sh: error: $*" >&2; exit 1; }
+
+# fail_with_logs <what failed> <log>...: the end of the logs of failed jobs (three at most), their paths, exit 1.
+fail_with_logs() {
+    local what=$1 file shown=0
+    shift
+    for file in "$@"; do
+        if [ -f "${file}" ] && ! tail -n 1 "${file}" | grep -q '^# Ended (code 0)' && [ $((shown += 1)) -le 3 ]; then
+            { echo "----- the end of ${file}:"; tail -n 25 "${file}"; echo "-----"; } >&2
+        fi
+    done
+    die "${what} failed, see the logs above ($(dirname "$1")/)"
+}
+
+# find_file <what it is> <path>: the path as seen from recipe_dir, else from the top folder.
+find_file() {
+    if [ -e "$2" ]; then echo "$2"
+    elif [[ $2 != /* && -e ${root}/$2 ]]; then echo "${root}/$2"
+    else die "$1: no file $2 in ${PWD}$([[ $2 == /* ]] || echo " or ${root}")"; fi
+}
+
+# need <file> <stage>: stops unless the file is there and not empty.
+need() { [ -s "$1" ] || die "$1 in ${PWD} is missing or empty: run stage $2 first"; }
+
+# jobs_for <list> <wanted>: the number of jobs, lowered to the number of lines.
+jobs_for() {
+    local lines
+    lines=$(wc -l < "$1")
+    if [ "$2" -gt "${lines}" ]; then
+        log "$1 has ${lines} utterances: ${lines} jobs instead of $2" >&2
+        echo $((lines))
+    else
+        echo "$2"
+    fi
+}
+
+# split_list <list> <folder> <name> <n>: folder/name.1.scp ... name.n.scp
+split_list() {
+    local parts=() i
+    mkdir -p "$2"
+    for ((i = 1; i <= $4; i++)); do parts+=("$2/$3.${i}.scp"); done
+    split_scp.pl "$1" "${parts[@]}"
+}
+
+# Threads for each of $1 jobs, so that together they keep this machine's cores busy and no more.
+threads_for() {
+    local cores
+    cores=$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
+    echo $((cores > $1 ? cores / $1 : 1))
+}
+
+# check_devices <option> <n>: on this machine there must be so many CUDA devices; a queue's machines are not looked at.
+check_devices() {
+    [ "$2" -gt 0 ] && [[ ${cuda_cmd} == run.pl* || ${cuda_cmd} == stdout.pl* ]] || return 0
+    local found
+    found=$(${python} -c 'import torch; print(torch.cuda.device_count())') || die "'${python}' cannot import torch"
+    [ "${found}" -ge "$2" ] || die "$1 needs $2 CUDA device(s), but PyTorch sees ${found}: look at nvidia-smi and" \
+        "CUDA_VISIBLE_DEVICES, or use the CPU (--ngpu 0 --gpu_inference false)"
+}

