@@ -28,8 +28,9 @@ if [ $# -ne 0 ]; then
 fi
 export PYTHONPATH="${root}${PYTHONPATH:+:${PYTHONPATH}}"
 
-# ESPnet's db.sh says "downloads" for a corpus that isn't on this machine yet.
-[ "${LJSPEECH:-downloads}" = downloads ] && LJSPEECH=
+# shellcheck source=db.sh
+. "${root}/db.sh"
+[ "${LJSPEECH}" = downloads ] && LJSPEECH=
 given=${db_root:-${LJSPEECH}}
 base=${given:-${download_dir}}
 if [ -e "${base}/LJSpeech-1.1" ]; then

@@ -99,9 +99,9 @@ def inference(args: argparse.Namespace) -> None:
             for key in tqdm(todo, disable=not sys.stderr.isatty(), unit="utt"):
                 rtfs[key] = decode(vocoder, key, torch.from_numpy(feats[key]), args)
         finally:
-            update_lists(args.output_dir, list(feats), rtfs)
+            update_lists(args.output_dir, list(feats))
     else:
-        update_lists(args.output_dir, list(feats), rtfs)
+        update_lists(args.output_dir, list(feats))
     if rtfs:
         logging.info(f"mean real-time factor (seconds per second of speech): {sum(rtfs.values()) / len(rtfs):.4f}")
 
@@ -140,8 +140,10 @@ def decode(vocoder: AbsVocoder, key: str, feats: object, args: argparse.Namespac
         logging.warning(
             f"{key}: {clipped} of {len(samples)} samples clipped, the largest is {np.abs(samples).max():.2f}"
         )
-    write_wav(wav_path(args.output_dir, key), samples, vocoder.fs)
     rtf = seconds * vocoder.fs / len(samples)
+    write_wav(wav_path(args.output_dir, key), samples, vocoder.fs)
+    with locked(args.output_dir), open(args.output_dir / "utt2rtf", "a", encoding="utf-8") as file:
+        file.write(f"{key} {rtf:.6f}\n")  # at once, as a run may be killed
     level = logging.DEBUG if sys.stderr.isatty() else logging.INFO
     logging.log(level, f"{key}: {len(samples) / vocoder.fs:.2f} s of speech, real-time factor {rtf:.4f}")
     return rtf
@@ -171,16 +173,19 @@ def write_wav(path: Path, samples: object, fs: int) -> None:
         partial.unlink(missing_ok=True)
 
 
-def update_lists(output_dir: Path, keys: Sequence[str], rtfs: dict[str, float]) -> None:
-    """Bring wav/wav.scp (all utterances there are by now) and utt2rtf up to date."""
-    from flowavenet_plugin.data.scp import read_scp, write_scp
+def update_lists(output_dir: Path, keys: Sequence[str]) -> None:
+    """Bring wav/wav.scp up to date, all utterances there are by now, and utt2rtf into the same order."""
+    from flowavenet_plugin.data.scp import write_scp
 
     with locked(output_dir):
         done = {key: wav_path(output_dir, key) for key in keys}
         write_scp(output_dir / "wav" / "wav.scp", {key: path for key, path in done.items() if path.exists()})
-        old = read_scp(output_dir / "utt2rtf") if (output_dir / "utt2rtf").exists() else {}
-        merged = {**old, **{key: f"{rtf:.6f}" for key, rtf in rtfs.items()}}
-        write_scp(output_dir / "utt2rtf", {key: merged[key] for key in keys if key in merged})
+        rtfs = {}
+        if (output_dir / "utt2rtf").exists():
+            # An utterance that was decoded again stands there twice; the last counts.
+            lines = (output_dir / "utt2rtf").read_text(encoding="utf-8").splitlines()
+            rtfs = dict(line.split() for line in lines if len(line.split()) == 2)
+        write_scp(output_dir / "utt2rtf", {key: rtfs[key] for key in keys if key in rtfs})
 
 
 @contextmanager

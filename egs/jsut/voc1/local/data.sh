@@ -22,7 +22,9 @@ if [ $# -ne 0 ]; then
     echo "$0: unexpected argument '$1' (see $0 --help)" >&2; exit 1
 fi
 
-[ "${JSUT:-downloads}" = downloads ] && JSUT= # what ESPnet's db.sh says for a corpus that isn't on this machine
+# shellcheck source=../../../../db.sh
+. "${root}/db.sh"
+[ "${JSUT}" = downloads ] && JSUT=
 base=${db_root:-${JSUT:-${download_dir}}}
 for corpus in "${base}/jsut_ver1.1/basic5000" "${base}/basic5000" "${base}"; do
     [ ! -e "${corpus}/transcript_utf8.txt" ] || break
