@@ -1,4 +1,5 @@
-# make env: the virtual environment; make lint: ruff and shellcheck; make test: all checks; make clean: all but sources
+# make env: the virtual environment; make lint: ruff and shellcheck; make test: all checks;
+# make clean: removes the environment and caches, not what recipes made
 
 .PHONY: env lint test clean
 

@@ -93,7 +93,7 @@ install_all() {
         log "warning: pyworld could not be built (${work}/pyworld.log); only ESPnet2's text-to-speech tasks need it." \
             "With a C++ compiler at hand, try: .venv/bin/pip install --no-deps --no-build-isolation $(pins pyworld)"
     log "[4/4] flowavenet_plugin"
-    pip_install -e "${root}"
+    PYTHONWARNINGS=ignore pip_install -e "${root}" # setuptools warns of editable installs as such
 }
 
 [ $# -eq 0 ] || [ "$*" = --check ] || { log "error: unknown argument: $*" && exit 2; }

@@ -12,7 +12,6 @@ import logging
 import os
 import sys
 import time
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,7 +37,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--temperature", type=float_or_none, default=None, help="standard deviation of the noise (none: the model's)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the noise, together with the utterance id")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the noise, together with the features")
     parser.add_argument("--ngpu", type=int, default=0, choices=(0, 1), help="number of GPUs")
     parser.add_argument("--log_level", default="INFO", choices=("ERROR", "WARNING", "INFO", "DEBUG"), help="verbosity")
     return parser
@@ -123,12 +122,16 @@ def decode(vocoder: AbsVocoder, key: str, feats: object, args: argparse.Namespac
     """
     import numpy as np
 
+    from flowavenet_plugin.vocoder.level import check_level
+    from flowavenet_plugin.vocoder.seeds import noise_seed
+
     start = time.perf_counter()
     try:
-        # The id joins the seed, so that an utterance sounds the same in any list and number of jobs.
-        wav = vocoder.inference(
-            feats.to(vocoder.feats_mean), temperature=args.temperature, seed=(args.seed, zlib.crc32(key.encode()))
-        )
+        warning = check_level(vocoder, feats)
+        if warning is not None:
+            logging.warning(f"{key}: {warning}")
+        seed = noise_seed(args.seed, feats)
+        wav = vocoder.inference(feats.to(vocoder.feats_mean), temperature=args.temperature, seed=seed)
     except ValueError as error:
         raise ValueError(f"utterance {key}: {error}") from error
     samples = wav.cpu().numpy()  # waits for the GPU

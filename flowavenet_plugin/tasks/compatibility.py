@@ -1,0 +1,94 @@
+"""Do a TTS model's features and a vocoder's agree? What users trip over most, checked before any sound is made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+#: Key in ESPnet2's ``get_parameters()`` -> key of ``feats_extract_conf``, and what to do about a difference.
+_RESAMPLE = "train the vocoder at this rate (run.sh --fs), or resample its output"
+_RETRAIN = "train the vocoder on features with this setting (run.sh --{option})"
+_KEYS: tuple[tuple[str, str, str], ...] = (
+    ("fs", "fs", _RESAMPLE),
+    ("n_fft", "n_fft", _RETRAIN.format(option="n_fft")),
+    ("n_shift", "hop_length", _RETRAIN.format(option="n_shift")),
+    ("win_length", "win_length", _RETRAIN.format(option="win_length")),
+    ("window", "window", "train the vocoder on features with this window"),
+    ("n_mels", "n_mels", _RETRAIN.format(option="n_mels")),
+    ("fmin", "fmin", _RETRAIN.format(option="fmin")),
+    ("fmax", "fmax", _RETRAIN.format(option="fmax")),
+    ("log_base", "log_base", "train the vocoder on features of this logarithm"),
+    ("htk", "htk", "train the vocoder on features of this mel scale"),
+)
+
+
+def tts_parameters(feats_extract: nn.Module) -> dict[str, Any]:
+    """Return the settings of a TTS model's feature extractor, including what ``get_parameters()`` leaves out."""
+    parameters = dict(feats_extract.get_parameters())
+    logmel = getattr(feats_extract, "logmel", None)
+    if logmel is not None:
+        parameters["log_base"] = logmel.log_base
+        parameters["htk"] = logmel.mel_options["htk"]
+    return parameters
+
+
+def _effective(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace values that stand for another: win_length null is n_fft, fmax null half the rate, log_base null is e."""
+    effective = dict(settings)
+    if "win_length" in effective and effective["win_length"] is None:
+        effective["win_length"] = effective.get("n_fft")
+    if "fmin" in effective:
+        effective["fmin"] = effective["fmin"] or 0
+    if "fmax" in effective and effective["fmax"] is None:
+        effective["fmax"] = effective.get("fs", 0) / 2
+    if "log_base" in effective and effective["log_base"] is None:
+        effective["log_base"] = math.e
+    return effective
+
+
+def differences(tts: Mapping[str, Any], feats_extract: str, conf: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Compare features.
+
+    Args:
+        tts: Settings of the TTS model's features (:func:`tts_parameters`).
+        feats_extract: Name of the vocoder's feature type.
+        conf: The vocoder's ``feats_extract_conf``.
+
+    Returns:
+        For each difference: key, the TTS model's value, the vocoder's value, what to do.
+    """
+    rows = []
+    if feats_extract != "fbank":
+        advice = "its numbers can't be converted to ESPnet2's: take a vocoder trained on --feats_extract fbank"
+        rows.append(("feats_extract", "fbank", feats_extract, advice))
+    elif "n_mels" not in tts:
+        rows.append(("feats_extract", "a spectrogram", "fbank", "the vocoder needs a TTS model of mel-spectrograms"))
+    ours, theirs = _effective(conf), _effective(tts)
+    for tts_key, key, advice in _KEYS:
+        if tts_key in theirs and key in ours and theirs[tts_key] != ours[key]:
+            rows.append((key, str(tts.get(tts_key)), str(conf.get(key)), advice))
+    return rows
+
+
+def check_features(model: nn.Module | None, vocoder: nn.Module) -> None:
+    """Compare the features of the TTS (SVS, S2ST) model at hand with the vocoder's.
+
+    Args:
+        model: The ESPnet2 model, or None; without a feature extractor in it nothing can be compared.
+        vocoder: A loaded vocoder.
+
+    Raises:
+        ValueError: If they differ; the message is a table of key, both values and advice.
+    """
+    extractor = getattr(model, "tgt_feats_extract", None) or getattr(model, "feats_extract", None)
+    if extractor is None or not hasattr(extractor, "get_parameters"):
+        return
+    rows = differences(tts_parameters(extractor), vocoder.feats_extract, vocoder.feats_extract_conf)
+    if rows:
+        table = [("key", "TTS model", "vocoder", "what to do"), *rows]
+        widths = [max(len(row[column]) for row in table) for column in range(3)]
+        lines = ["  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[3]]) for row in table]
+        raise ValueError("the vocoder wasn't trained on the features that this model makes:\n" + "\n".join(lines))
