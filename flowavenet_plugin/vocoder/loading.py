@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
-from collections.abc import Mapping
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +30,9 @@ def load_vocoder(
     """Load a trained vocoder.
 
     Args:
-        model_file: Weights, for instance ``exp/voc_x/valid.loss.best.pth``.
-        config_file: Its configuration; default: ``config.yaml`` in the folder of ``model_file``.
+        model_file: Weights, for instance ``exp/voc_x/valid.loss.best.pth``; or a packed model: a zip file, or the
+            folder that it was unpacked to, with one ``config.yaml`` beside weights.
+        config_file: Its configuration; default: ``config.yaml`` in the folder of the weights.
         device: Where to put it.
 
     Returns:
@@ -39,16 +43,48 @@ def load_vocoder(
         FileNotFoundError: If one of the files is missing.
         ValueError: If the configuration is none of a vocoder, the weights don't fit it, or the file holds code.
     """
-    model_file = Path(model_file)
-    config_file = model_file.parent / "config.yaml" if config_file is None else Path(config_file)
-    state_dict = read_state_dict(model_file)
-    config = read_config(config_file)
+    with unpacked(Path(model_file)) as weights:
+        config_file = weights.parent / "config.yaml" if config_file is None else Path(config_file)
+        state_dict = read_state_dict(weights)
+        config = read_config(config_file)
     vocoder = vocoder_from_config(config, config_file)
     check_keys(vocoder.state_dict(), state_dict, model_file, config_file)
     vocoder.load_state_dict(state_dict)
     vocoder.feats_extract = config["feats_extract"]
     vocoder.feats_extract_conf = dict(config["feats_extract_conf"])
     return vocoder.to(device).eval()
+
+
+@contextlib.contextmanager
+def unpacked(path: Path) -> Iterator[Path]:
+    """Give the weights that a path stands for: a file of weights, a folder, or a zip file (unpacked for the time).
+
+    Raises:
+        ValueError: If a folder or zip file doesn't hold exactly one model, or the zip file is broken.
+    """
+    if path.is_dir():
+        yield _weights_in(path, path)
+    elif path.suffix == ".zip" and path.is_file():
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                with zipfile.ZipFile(path) as archive:
+                    archive.extractall(folder)  # never outside the folder: zipfile sees to that
+            except (zipfile.BadZipFile, OSError) as error:
+                raise ValueError(f"{path} is broken or no zip file: {error}") from error
+            yield _weights_in(Path(folder), path)
+    else:
+        yield path
+
+
+def _weights_in(folder: Path, source: Path) -> Path:
+    found = sorted({config.parent for config in folder.rglob("config.yaml") if any(config.parent.glob("*.pth"))})
+    if len(found) != 1:
+        raise ValueError(f"{source} must hold one config.yaml beside weights (*.pth), found {len(found)}")
+    names = sorted(path.name for path in found[0].glob("*.pth") if path.name != "checkpoint.pth")
+    for name in ("valid.loss.best.pth", "model.pth", *(names if len(names) == 1 else ())):
+        if name in names:
+            return found[0] / name
+    raise ValueError(f"{source} holds several weights, name one of them: {', '.join(names)}")
 
 
 def read_config(config_file: str | os.PathLike[str]) -> dict[str, Any]:

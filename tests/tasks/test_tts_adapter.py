@@ -173,6 +173,22 @@ def test_door_runs_modules_scripts_and_code_as_python_does(tmp_path: Path) -> No
     assert door("--help").returncode == 0
 
 
+def test_door_leaves_spawned_processes_alone(tmp_path: Path) -> None:
+    # ESPnet2's training on several devices spawns, and a spawned child imports the main module again.
+    (tmp_path / "spawner.py").write_text(
+        "import multiprocessing\n"
+        "def work(queue):\n    queue.put(__name__)\n"
+        "if __name__ == '__main__':\n"
+        "    context = multiprocessing.get_context('spawn')\n"
+        "    queue = context.Queue()\n"
+        "    child = context.Process(target=work, args=(queue,))\n"
+        "    child.start()\n    print(queue.get(timeout=50))\n    child.join()\n"
+    )
+    for words in (["-m", "spawner"], ["spawner.py"]):
+        run = door(*words, cwd=tmp_path)
+        assert (run.returncode, run.stdout.strip()) == (0, "__mp_main__"), run.stderr
+
+
 def test_door_passes_signals_on() -> None:
     process = subprocess.Popen(
         [*DOOR, "-c", "import time; print('up', flush=True); time.sleep(60)"], stdout=subprocess.PIPE

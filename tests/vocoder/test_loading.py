@@ -66,6 +66,29 @@ def test_loads_a_training_checkpoint(saved: tuple[FloWaveNetVocoder, Path]) -> N
     assert torch.equal(load_vocoder(checkpoint).inference(feats, seed=1), vocoder.inference(feats, seed=1))
 
 
+def test_loads_a_packed_model(saved: tuple[FloWaveNetVocoder, Path], tmp_path: Path) -> None:
+    vocoder, path = saved
+    feats = torch.randn(4, 5)
+    expected = vocoder.inference(feats, seed=1)
+    assert torch.equal(load_vocoder(path.parent).inference(feats, seed=1), expected)
+    nested = tmp_path / "packed" / "exp" / "voc"  # as ESPnet2's own archives hold paths
+    shutil.copytree(path.parent, nested)
+    archive = shutil.make_archive(str(tmp_path / "voice"), "zip", tmp_path / "packed")
+    assert torch.equal(load_vocoder(archive).inference(feats, seed=1), expected)
+    shutil.copy(path, path.with_name("valid.loss.best.pth"))
+    assert torch.equal(load_vocoder(path.parent).inference(feats, seed=1), expected)
+    shutil.move(path, path.with_name("1epoch.pth"))
+    shutil.move(path.with_name("valid.loss.best.pth"), path.with_name("2epoch.pth"))
+    with pytest.raises(ValueError, match="several weights.*1epoch.pth, 2epoch.pth"):
+        load_vocoder(path.parent)
+    shutil.copytree(nested, tmp_path / "packed" / "exp" / "other")
+    with pytest.raises(ValueError, match="one config.yaml beside weights.*found 2"):
+        load_vocoder(tmp_path / "packed")
+    (tmp_path / "broken.zip").write_bytes(b"no zip")
+    with pytest.raises(ValueError, match="broken.zip"):
+        load_vocoder(tmp_path / "broken.zip")
+
+
 class Malicious:
     """Unpickling this would make a folder."""
 
