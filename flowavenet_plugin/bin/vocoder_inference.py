@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from espnet2.utils.types import float_or_none
+from espnet2.utils.types import float_or_none, str_or_none
 
 if TYPE_CHECKING:
     from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
@@ -29,7 +29,11 @@ def get_parser() -> argparse.ArgumentParser:
         prog="vocoder_inference", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--config", type=Path, help="YAML file with any of these options (conf/decode.yaml)")
-    parser.add_argument("--scp", type=Path, help="features: feats.scp of ark or npy entries")
+    parser.add_argument("--scp", type=Path, help="features: feats.scp of ark or npy entries, un-normalised")
+    parser.add_argument(
+        "--tts_dir", type=Path, help="instead: a run of ESPnet2's tts_inference, exp/tts_x/decode_y/eval1"
+    )
+    parser.add_argument("--tts_stats", type=str_or_none, help="feats_stats.npz of a TTS run that has norm/ only")
     parser.add_argument("--key_file", type=Path, help="only the utterances in the first column of this file")
     parser.add_argument("--model_file", type=Path, help="weights, e.g. exp/voc_x/valid.loss.best.pth")
     parser.add_argument("--train_config", type=Path, help="its configuration (default: config.yaml beside the weights)")
@@ -61,7 +65,11 @@ def parse_args(cmd: Sequence[str] | None = None) -> argparse.Namespace:
         # Set as text: argparse then converts and checks them like options of the command line.
         parser.set_defaults(**{key: value if value is None else str(value) for key, value in options.items()})
         given = parser.parse_args(cmd)
-    missing = [f"--{name}" for name in ("scp", "model_file", "output_dir") if getattr(given, name) is None]
+    if given.scp is not None and given.tts_dir is not None:
+        parser.error("--scp and --tts_dir exclude each other")
+    if given.scp is None and given.tts_dir is None:
+        parser.error("one of --scp and --tts_dir is required")
+    missing = [f"--{name}" for name in ("model_file", "output_dir") if getattr(given, name) is None]
     if missing:
         parser.error(f"the following options are required: {', '.join(missing)}")
     return given
@@ -78,22 +86,26 @@ def inference(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from flowavenet_plugin.data.scp import open_feats, read_scp
+    from flowavenet_plugin.data.tts_run import GeneratedFeats
     from flowavenet_plugin.vocoder.loading import load_vocoder
 
     if args.ngpu > 0 and not torch.cuda.is_available():
         raise ValueError(f"--ngpu {args.ngpu} is asked for, but torch finds no GPU; --ngpu 0 decodes on the CPU")
-    feats = open_feats(args.scp)
+    feats = open_feats(args.scp) if args.tts_dir is None else GeneratedFeats(args.tts_dir, args.tts_stats)
     keys = list(feats) if args.key_file is None else list(read_scp(args.key_file))
     unknown = [key for key in keys if key not in feats]
     if unknown:
         raise ValueError(
-            f"{len(unknown)} of {len(keys)} utterances of {args.key_file} are not in {args.scp}: {unknown[:5]}"
+            f"{len(unknown)} of {len(keys)} utterances of {args.key_file} are not in {args.scp or args.tts_dir}: "
+            f"{unknown[:5]}"
         )
     todo = [key for key in keys if not wav_path(args.output_dir, key).exists()]
     logging.info(f"{len(keys)} utterances, {len(keys) - len(todo)} of them done before")
     rtfs = {}
     if todo:
         vocoder = load_vocoder(args.model_file, args.train_config, "cuda" if args.ngpu else "cpu")
+        if args.tts_dir is not None:
+            check_tts_config(args.tts_dir, vocoder)
         try:
             for key in tqdm(todo, disable=not sys.stderr.isatty(), unit="utt"):
                 rtfs[key] = decode(vocoder, key, torch.from_numpy(feats[key]), args)
@@ -103,6 +115,23 @@ def inference(args: argparse.Namespace) -> None:
         update_lists(args.output_dir, list(feats))
     if rtfs:
         logging.info(f"mean real-time factor (seconds per second of speech): {sum(rtfs.values()) / len(rtfs):.4f}")
+
+
+def check_tts_config(tts_dir: Path, vocoder: AbsVocoder) -> None:
+    """Compare the features of the TTS experiment that a run belongs to with the vocoder's, if its config is there.
+
+    Raises:
+        ValueError: If they differ; the message is a table.
+    """
+    import yaml
+
+    from flowavenet_plugin.tasks.compatibility import check_config
+
+    config_file = tts_dir.absolute().parents[1] / "config.yaml"  # exp/tts_x of exp/tts_x/decode_y/eval1
+    if config_file.is_file():
+        check_config(yaml.safe_load(config_file.read_text(encoding="utf-8")), vocoder)
+    else:
+        logging.info(f"no {config_file}: the TTS model's feature settings were not compared with the vocoder's")
 
 
 def decode(vocoder: AbsVocoder, key: str, feats: object, args: argparse.Namespace) -> float:

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from flowavenet_plugin.data.features import full_settings
+
 #: Key in ESPnet2's ``get_parameters()`` -> key of ``feats_extract_conf``, and what to do about a difference.
 _RESAMPLE = "train the vocoder at this rate (run.sh --fs), or resample its output"
 _RETRAIN = "train the vocoder on features with this setting (run.sh --{option})"
@@ -86,7 +88,29 @@ def check_features(model: nn.Module | None, vocoder: nn.Module) -> None:
     extractor = getattr(model, "tgt_feats_extract", None) or getattr(model, "feats_extract", None)
     if extractor is None or not hasattr(extractor, "get_parameters"):
         return
-    rows = differences(tts_parameters(extractor), vocoder.feats_extract, vocoder.feats_extract_conf)
+    _refuse(differences(tts_parameters(extractor), vocoder.feats_extract, vocoder.feats_extract_conf))
+
+
+def check_config(config: Mapping[str, Any], vocoder: nn.Module) -> None:
+    """Compare the features that the configuration of a TTS experiment names with the vocoder's.
+
+    Args:
+        config: Content of ``exp/tts_x/config.yaml``; without ``feats_extract`` nothing can be compared.
+        vocoder: A loaded vocoder.
+
+    Raises:
+        ValueError: If they differ; the message is a table of key, both values and advice.
+    """
+    if config.get("feats_extract") is None:
+        return
+    settings = dict(config.get("feats_extract_conf") or {})
+    if config["feats_extract"] == "fbank":
+        settings = full_settings("fbank", settings)
+    settings["n_shift"] = settings.pop("hop_length", None)
+    _refuse(differences(settings, vocoder.feats_extract, vocoder.feats_extract_conf))
+
+
+def _refuse(rows: list[tuple[str, str, str, str]]) -> None:
     if rows:
         table = [("key", "TTS model", "vocoder", "what to do"), *rows]
         widths = [max(len(row[column]) for row in table) for column in range(3)]

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from flowavenet_plugin.data.features import FEATS_EXTRACTORS, full_settings
 from flowavenet_plugin.data.scp import check_arks, check_same_ids, read_scp
+from flowavenet_plugin.data.stats import read_stats
 from flowavenet_plugin.tasks.espnet_model import ESPnetVocoderModel
 from flowavenet_plugin.tasks.segments import CheckPair, SegmentCollate
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
@@ -195,15 +196,9 @@ def _plain(conf: dict[str, Any]) -> dict[str, Any]:
 
 
 def _load_feats_stats(vocoder: AbsVocoder, path: str) -> None:
-    with np.load(path) as stats:
-        missing = {"count", "sum", "sum_square"} - set(stats.files)
-        if missing:
-            raise ValueError(f"{path} has no {', '.join(sorted(missing))}")
-        count, total, squares = (stats[key].astype(np.float64) for key in ("count", "sum", "sum_square"))
-    mean = total / count
-    std = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
+    mean, std = read_stats(path)
     try:
         vocoder.set_feats_stats(torch.from_numpy(mean), torch.from_numpy(std))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    logging.info(f"features are standardised by {path} ({int(count)} frames)")
+    logging.info(f"features are standardised by {path}")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import yaml
 
 import tiny_corpus
 from flowavenet_plugin import load_vocoder
@@ -151,3 +152,41 @@ def test_an_id_cannot_leave_the_folder(corpus: Path, tmp_path: Path) -> None:
     (corpus / "feats.scp").write_text(line.replace("utt0", "../utt0", 1) + "\n")
     assert "../utt0" in refused(corpus, tmp_path)
     assert not list(tmp_path.glob("out/*.wav"))
+
+
+def test_a_tts_run_is_decoded_and_its_settings_compared(corpus: Path, tmp_path: Path) -> None:
+    run = tmp_path / "exp" / "tts_x" / "decode" / "eval1"
+    (run / "denorm").mkdir(parents=True)
+    feats = open_feats(corpus / "feats.scp")
+    for uid, values in feats.items():
+        np.save(run / "denorm" / f"{uid}.npy", values)
+    lines = [f"{uid} exp/tts_x/decode/eval1/denorm/{uid}.npy" for uid in feats]
+    (run / "denorm" / "feats.scp").write_text("\n".join(lines) + "\n")
+    model = str(tmp_path / "model" / "model.pth")
+    command = ["--tts_dir", str(run), "--model_file", model, "--output_dir", str(tmp_path / "out")]
+    config = run.parents[1] / "config.yaml"
+    conf = {**tiny_corpus.FEATS_CONF, "hop_length": 40}
+    config.write_text(yaml.safe_dump(dict(feats_extract="fbank", feats_extract_conf=conf)))
+    with pytest.raises(SystemExit) as stop:
+        main(command)
+    row = [line.split() for line in str(stop.value.code).splitlines() if line.startswith("hop_length")]
+    assert row and row[0][1:3] == ["40", "32"]
+    config.write_text(yaml.safe_dump(dict(feats_extract="fbank", feats_extract_conf=tiny_corpus.FEATS_CONF)))
+    main(command)
+    decode(corpus, tmp_path / "direct")
+    for uid in feats:
+        assert (tmp_path / f"out/wav/{uid}.wav").read_bytes() == (tmp_path / f"direct/wav/{uid}.wav").read_bytes()
+    with pytest.raises(SystemExit) as stop:
+        main([*command, "--scp", f"{corpus}/feats.scp"])
+    assert stop.value.code == 2
+
+
+def test_normalised_features_are_refused(corpus: Path, tmp_path: Path) -> None:
+    vocoder = load_vocoder(tmp_path / "model" / "model.pth")
+    vocoder.set_feats_stats(torch.full((6,), -3.0), torch.full((6,), 0.7))
+    config = yaml.safe_load((tmp_path / "model" / "config.yaml").read_text())
+    save_vocoder(vocoder, config, tmp_path / "model")
+    np.save(corpus / "norm.npy", np.random.default_rng(0).standard_normal((50, 6)).astype(np.float32))
+    (corpus / "feats.scp").write_text(f"utt7 {corpus}/norm.npy\n")
+    message = refused(corpus, tmp_path)
+    assert "utt7" in message and "normalised" in message and "denorm" in message

@@ -1,0 +1,28 @@
+"""Statistics of features, as ESPnet2 writes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+
+def read_stats(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read ESPnet2's feats_stats.npz (count, sum, sum_square over frames).
+
+    Returns:
+        Mean and standard deviation, each of shape (dim,), float64.
+
+    Raises:
+        FileNotFoundError: If it is missing.
+        ValueError: If it holds something else.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no statistics at {path}")
+    with np.load(path) as stats:
+        missing = {"count", "sum", "sum_square"} - set(stats.files)
+        if missing:
+            raise ValueError(f"{path} has no {', '.join(sorted(missing))}")
+        count, total, squares = (stats[key].astype(np.float64) for key in ("count", "sum", "sum_square"))
+    mean = total / count
+    return mean, np.sqrt(np.maximum(squares / count - mean**2, 0.0))

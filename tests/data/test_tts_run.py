@@ -1,0 +1,69 @@
+"""Features that ESPnet2's tts_inference wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flowavenet_plugin.data.stats import read_stats
+from flowavenet_plugin.data.tts_run import GeneratedFeats
+
+MEAN, STD = np.array([-2.0, -1.0, 0.5]), np.array([0.5, 1.0, 2.0])
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a run with norm/ and denorm/, whose entries are relative to the recipe; the current folder is another."""
+    recipe = tmp_path / "egs2" / "tts1"
+    folder = recipe / "exp" / "tts_x" / "decode" / "eval1"
+    rng = np.random.default_rng(0)
+    for name in ("norm", "denorm"):
+        (folder / name).mkdir(parents=True)
+    lines: dict[str, list[str]] = {"norm": [], "denorm": []}
+    for utt in ("a", "b"):
+        feats = rng.standard_normal((5, 3)).astype(np.float32)
+        for name, values in (("norm", feats), ("denorm", feats * STD + MEAN)):
+            np.save(folder / name / f"{utt}.npy", values.astype(np.float32))
+            lines[name].append(f"{utt} exp/tts_x/decode/eval1/{name}/{utt}.npy")
+    for name, entries in lines.items():
+        (folder / name / "feats.scp").write_text("\n".join(entries) + "\n")
+    count = 7
+    np.savez(recipe / "stats.npz", count=count, sum=count * MEAN, sum_square=count * (STD**2 + MEAN**2))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    return folder
+
+
+def test_denorm_comes_before_norm(run: Path) -> None:
+    feats = GeneratedFeats(run)
+    assert feats.scp == run / "denorm" / "feats.scp" and list(feats) == ["a", "b"] and len(feats) == 2
+    np.testing.assert_array_equal(feats["a"], np.load(run / "denorm" / "a.npy"))
+    assert "a" in feats and "c" not in feats
+
+
+def test_norm_is_denormalised_with_the_statistics(run: Path) -> None:
+    denormalised = np.load(run / "denorm" / "b.npy")
+    (run / "denorm" / "feats.scp").unlink()
+    stats = run.parents[3] / "stats.npz"
+    feats = GeneratedFeats(run, stats)["b"]
+    assert feats.dtype == np.float32
+    np.testing.assert_allclose(feats, denormalised, atol=1e-6)
+    np.testing.assert_allclose(read_stats(stats)[1], STD)
+    np.testing.assert_array_equal(GeneratedFeats(run, "none")["b"], np.load(run / "norm" / "b.npy"))
+    with pytest.raises(ValueError, match="normalised features only.*--tts_stats"):
+        GeneratedFeats(run)
+    with pytest.raises(FileNotFoundError, match="gone.npz"):
+        GeneratedFeats(run, "gone.npz")
+    np.savez(stats, count=1, sum=np.zeros(4), sum_square=np.ones(4))
+    with pytest.raises(ValueError, match="a: features of 3 bands, the statistics have 4"):
+        GeneratedFeats(run, stats)["a"]
+    np.savez(stats, count=1)
+    with pytest.raises(ValueError, match=r"stats.npz has no sum, sum_square"):
+        GeneratedFeats(run, stats)
+
+
+def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="neither denorm/feats.scp nor norm/feats.scp"):
+        GeneratedFeats(tmp_path)
