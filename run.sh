@@ -44,6 +44,8 @@ inference_config=conf/decode_flowavenet.yaml # decoding options, looked up as tr
 inference_args=      # more options for decoding, in quotes, e.g. "--temperature 0.6"
 inference_tag=       # name of the folder of synthesised audio (default: from config, arguments and model)
 inference_model=valid.loss.best.pth # weights to decode with: a file of the experiment, or any path
+tts_dir=             # decode this run of ESPnet2's tts_inference, exp/tts_x/decode_y/eval1, and nothing else
+tts_stats=           # feats_stats.npz of the TTS model, where its run holds normalised features only
 # --- The same by the names of ParallelWaveGAN
 n_gpus=              # as --ngpu
 n_jobs=              # as --nj
@@ -161,10 +163,11 @@ train() {
             "${voc_exp}/$(grep -q 'log file:' "${voc_exp}/launch.log" && echo train || echo launch).log"
 }
 
-# Synthesised audio is kept from an earlier call only if it was made by the same weights with the same options.
+# Synthesised audio in a folder is kept from an earlier call only if it was made of the same file of features or
+# settings, by the same weights with the same options: forget_old_audio <file> <folder>
 forget_old_audio() {
     local now
-    now=$(cksum "${model_file}" "${inference_config}" "$1/feats_extract.yaml" && echo "${inference_args}")
+    now=$(cksum "${model_file}" "${inference_config}" "$1" && echo "${inference_args} ${tts_stats}")
     if [ -e "$2/decoded_with" ] && [ "$(cat "$2/decoded_with")" != "${now}" ]; then
         log "weights, features or options changed: ${2} is decoded anew"
         rm -rf "${2:?}/wav" "$2/utt2rtf"
@@ -173,24 +176,46 @@ forget_old_audio() {
     echo "${now}" > "$2/decoded_with"
 }
 
+# synthesise <folder> <list> <option of the input>...: decodes what is in the list, in parallel jobs
+synthesise() {
+    local out=$1 list=$2 jobs
+    shift 2
+    jobs=$(jobs_for "${list}" "${inference_nj}")
+    split_list "${list}" "${out}/log" keys "${jobs}"
+    rm -f "${out}"/log/vocoder_inference.*.log
+    # shellcheck disable=SC2086
+    ${inference_cmd} JOB=1:"${jobs}" "${out}/log/vocoder_inference.JOB.log" \
+        env OMP_NUM_THREADS="$(threads_for "${jobs}")" ${python} -m flowavenet_plugin.bin.vocoder_inference \
+        "$@" --key_file "${out}/log/keys.JOB.scp" --model_file "${model_file}" \
+        --output_dir "${out}" --config "${inference_config}" --ngpu "${inference_ngpu}" ${inference_args} \
+        || fail_with_logs "decoding of ${list}" "${out}"/log/vocoder_inference.*.log
+}
+
 decode() {
-    local name jobs feats out
+    local name feats out
     for name in ${decode_sets}; do
         feats=${dumpdir}/${feats_extract}/${name}
         out=${voc_exp}/${inference_tag}/${name}
         log "Stage 3: decoding of ${feats} with ${model_file}, writes ${out}"
         need "${feats}/feats.scp" 1
-        forget_old_audio "${feats}" "${out}"
-        jobs=$(jobs_for "${feats}/feats.scp" "${inference_nj}")
-        split_list "${feats}/feats.scp" "${out}/log" keys "${jobs}"
-        rm -f "${out}"/log/vocoder_inference.*.log
-        # shellcheck disable=SC2086
-        ${inference_cmd} JOB=1:"${jobs}" "${out}/log/vocoder_inference.JOB.log" \
-            env OMP_NUM_THREADS="$(threads_for "${jobs}")" ${python} -m flowavenet_plugin.bin.vocoder_inference \
-            --scp "${feats}/feats.scp" --key_file "${out}/log/keys.JOB.scp" --model_file "${model_file}" \
-            --output_dir "${out}" --config "${inference_config}" --ngpu "${inference_ngpu}" ${inference_args} \
-            || fail_with_logs "decoding of ${name}" "${out}"/log/vocoder_inference.*.log
+        forget_old_audio "${feats}/feats_extract.yaml" "${out}"
+        synthesise "${out}" "${feats}/feats.scp" --scp "${feats}/feats.scp"
     done
+}
+
+decode_tts() {
+    local list run out
+    [ -d "${tts_dir}" ] || die "--tts_dir ${tts_dir}: no such folder in ${PWD}"
+    tts_dir=$(cd "${tts_dir}" && pwd)
+    list=${tts_dir}/denorm/feats.scp
+    [ -e "${list}" ] || list=${tts_dir}/norm/feats.scp
+    [ -s "${list}" ] || die "--tts_dir ${tts_dir} holds neither denorm/feats.scp nor norm/feats.scp"
+    run=${tts_dir%/*} # exp/tts_x/decode_y of exp/tts_x/decode_y/eval1
+    out=${voc_exp}/${inference_tag}/$(basename "${run%/*}")_${run##*/}_${tts_dir##*/}
+    log "Stage 3: decoding of ${list} with ${model_file}, writes ${out}"
+    forget_old_audio "${list}" "${out}"
+    synthesise "${out}" "${list}" --tts_dir "${tts_dir}" ${tts_stats:+--tts_stats "${tts_stats}"}
+    log "Finished: ${PWD}/${out}/wav"
 }
 
 score() {
@@ -316,6 +341,11 @@ if runs 3 || runs 4 || runs 5; then
         "(there are: $(cd "${voc_exp}" 2>/dev/null && echo ./*.pth))"
     if [ -z "${inference_tag}" ]; then
         inference_tag=$(basename "${inference_config}" .yaml)$(munge "${inference_args}")_$(basename "${model_file}" .pth)
+    fi
+    if [ -n "${tts_dir}" ]; then
+        runs 3 || die "--tts_dir is decoded by stage 3, but --stage ${stage} --stop_stage ${stop_stage} leave it out"
+        decode_tts
+        exit 0
     fi
     if ! "${skip_eval}"; then
         if runs 3; then decode; fi

@@ -96,6 +96,7 @@ for name in ("dev", "eval1"):
 print("sound is as it should be")
 PYTHON
 check "stage 3: the audio" grep -q "sound is as it should be" "${work}/python.log"
+cp ${decoded}/eval1/wav/MINI-0024.wav "${work}/natural.wav"
 zip=${exp}/voc_train_ten_steps_valid.loss.best.zip
 check "stage 5: the zip" bash -c "python3 -m zipfile -l '${zip}' | awk '{print \$1}' | sort | xargs | \
     grep -qF 'config.yaml feats_stats.npz results_dev.md results_eval1.md valid.loss.best.pth'"
@@ -115,6 +116,17 @@ check "the experiment's own run.sh" "${exp}/run.sh" --stage 3 --stop_stage 3 --i
 check "its folder" there ${exp}/decode_flowavenet_temperature0_valid.loss.best/eval1/wav/wav.scp
 check "a packed model serves without training" mini --stage 3 --stop_stage 3 --download_model "${PWD}/${zip}"
 check "its audio" there exp/voc_train_ten_steps_valid.loss.best/decode_flowavenet_valid.loss.best/dev/wav/wav.scp
+
+section "a run of ESPnet2's tts_inference"
+run=${work}/tts/exp/tts_x/decode_y/eval1
+mkdir -p "${run}/norm"
+sed "s| | ${PWD}/|" dump/fbank/eval1/feats.scp > "${run}/norm/feats.scp"
+check "normalised features need statistics" refuses "--tts_stats" mini --stage 3 --tts_dir "${run}"
+check "or the word that they aren't" mini --stage 3 --tts_dir "${run}" --tts_stats none
+check "its audio" lines 3 "${decoded}/tts_x_decode_y_eval1/wav/wav.scp"
+check "it sounds as the natural features do" \
+    cmp "${decoded}/tts_x_decode_y_eval1/wav/MINI-0024.wav" "${work}/natural.wav"
+check "no such run" refuses "--tts_dir ${work}/none: no such folder" mini --stage 3 --tts_dir "${work}/none"
 
 section "another corpus: rate, hop and features"
 mkdir -p "${work}/jsut_ver1.1/basic5000/wav"

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from espnet2.utils.types import float_or_none, str_or_none
+from espnet2.utils.types import float_or_none
 
 if TYPE_CHECKING:
     from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
@@ -33,7 +33,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tts_dir", type=Path, help="instead: a run of ESPnet2's tts_inference, exp/tts_x/decode_y/eval1"
     )
-    parser.add_argument("--tts_stats", type=str_or_none, help="feats_stats.npz of a TTS run that has norm/ only")
+    parser.add_argument(
+        "--tts_stats", help="feats_stats.npz of the TTS model, if its run has norm/ only; none: it doesn't normalise"
+    )
     parser.add_argument("--key_file", type=Path, help="only the utterances in the first column of this file")
     parser.add_argument("--model_file", type=Path, help="weights, e.g. exp/voc_x/valid.loss.best.pth")
     parser.add_argument("--train_config", type=Path, help="its configuration (default: config.yaml beside the weights)")
