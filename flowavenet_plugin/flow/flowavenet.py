@@ -68,7 +68,6 @@ class FloWaveNet(nn.Module):
                 f"block_per_split={block_per_split}"
             )
         self.n_mels = n_mels
-        self.causal = causal
         self.upsampler = ConditionUpsampler(upsample_scales)
         wavenet = dict(filter_size=filter_size, kernel_size=kernel_size, causal=causal)
         self.blocks = nn.ModuleList()
