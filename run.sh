@@ -163,34 +163,6 @@ train() {
             "${voc_exp}/$(grep -q 'log file:' "${voc_exp}/launch.log" && echo train || echo launch).log"
 }
 
-# Synthesised audio in a folder is kept from an earlier call only if it was made of the same file of features or
-# settings, by the same weights with the same options: forget_old_audio <file> <folder>
-forget_old_audio() {
-    local now
-    now=$(cksum "${model_file}" "${inference_config}" "$1" && echo "${inference_args} ${tts_stats}")
-    if [ -e "$2/decoded_with" ] && [ "$(cat "$2/decoded_with")" != "${now}" ]; then
-        log "weights, features or options changed: ${2} is decoded anew"
-        rm -rf "${2:?}/wav" "$2/utt2rtf"
-    fi
-    mkdir -p "$2"
-    echo "${now}" > "$2/decoded_with"
-}
-
-# synthesise <folder> <list> <option of the input>...: decodes what is in the list, in parallel jobs
-synthesise() {
-    local out=$1 list=$2 jobs
-    shift 2
-    jobs=$(jobs_for "${list}" "${inference_nj}")
-    split_list "${list}" "${out}/log" keys "${jobs}"
-    rm -f "${out}"/log/vocoder_inference.*.log
-    # shellcheck disable=SC2086
-    ${inference_cmd} JOB=1:"${jobs}" "${out}/log/vocoder_inference.JOB.log" \
-        env OMP_NUM_THREADS="$(threads_for "${jobs}")" ${python} -m flowavenet_plugin.bin.vocoder_inference \
-        "$@" --key_file "${out}/log/keys.JOB.scp" --model_file "${model_file}" \
-        --output_dir "${out}" --config "${inference_config}" --ngpu "${inference_ngpu}" ${inference_args} \
-        || fail_with_logs "decoding of ${list}" "${out}"/log/vocoder_inference.*.log
-}
-
 decode() {
     local name feats out
     for name in ${decode_sets}; do

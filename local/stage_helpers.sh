@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Functions for the stages of run.sh, which sources this file. They use its variables root, python and cuda_cmd.
+# Functions for the stages of run.sh, which sources this file. They use its variables.
 # shellcheck disable=SC2154
 
 log() { echo "$(date '+%Y-%m-%dT%H:%M:%S') (run.sh) $*"; }
@@ -61,4 +61,32 @@ check_devices() {
     found=$(${python} -c 'import torch; print(torch.cuda.device_count())') || die "'${python}' cannot import torch"
     [ "${found}" -ge "$2" ] || die "$1 needs $2 CUDA device(s), but PyTorch sees ${found}: look at nvidia-smi and" \
         "CUDA_VISIBLE_DEVICES, or use the CPU (--ngpu 0 --gpu_inference false)"
+}
+
+# Synthesised audio in a folder is kept from an earlier call only if it was made of the same file of features or
+# settings, by the same weights with the same options: forget_old_audio <file> <folder>
+forget_old_audio() {
+    local now
+    now=$(cksum "${model_file}" "${inference_config}" "$1" && echo "${inference_args} ${tts_stats}")
+    if [ -e "$2/decoded_with" ] && [ "$(cat "$2/decoded_with")" != "${now}" ]; then
+        log "weights, features or options changed: ${2} is decoded anew"
+        rm -rf "${2:?}/wav" "$2/utt2rtf"
+    fi
+    mkdir -p "$2"
+    echo "${now}" > "$2/decoded_with"
+}
+
+# synthesise <folder> <list> <option of the input>...: decodes what is in the list, in parallel jobs
+synthesise() {
+    local out=$1 list=$2 jobs
+    shift 2
+    jobs=$(jobs_for "${list}" "${inference_nj}")
+    split_list "${list}" "${out}/log" keys "${jobs}"
+    rm -f "${out}"/log/vocoder_inference.*.log
+    # shellcheck disable=SC2086
+    ${inference_cmd} JOB=1:"${jobs}" "${out}/log/vocoder_inference.JOB.log" \
+        env OMP_NUM_THREADS="$(threads_for "${jobs}")" ${python} -m flowavenet_plugin.bin.vocoder_inference \
+        "$@" --key_file "${out}/log/keys.JOB.scp" --model_file "${model_file}" \
+        --output_dir "${out}" --config "${inference_config}" --ngpu "${inference_ngpu}" ${inference_args} \
+        || fail_with_logs "decoding of ${list}" "${out}"/log/vocoder_inference.*.log
 }
