@@ -37,6 +37,7 @@ skip_bad_utts=false  # leave out recordings that cannot be used (and list them) 
 # --- Training
 train_config=conf/train_flowavenet.yaml # model and schedule, looked up in recipe_dir, then beside this file
 train_args=          # more options for training, in quotes, e.g. "--max_epoch 10"
+gta_dir=             # train on generated features: folder of the sets' runs of tts_inference with teacher forcing
 tag=                 # name of the experiment, exp/voc_<tag> (default: from train_config and train_args)
 download_model=      # a model packed by stage 5, file or URL: used instead of training one
 # --- Decoding
@@ -45,7 +46,7 @@ inference_args=      # more options for decoding, in quotes, e.g. "--temperature
 inference_tag=       # name of the folder of synthesised audio (default: from config, arguments and model)
 inference_model=valid.loss.best.pth # weights to decode with: a file of the experiment, or any path
 tts_dir=             # decode this run of ESPnet2's tts_inference, exp/tts_x/decode_y/eval1, and nothing else
-tts_stats=           # feats_stats.npz of the TTS model, where its run holds normalised features only
+tts_stats=           # feats_stats.npz of the TTS model, where its runs hold normalised features only
 # --- The same by the names of ParallelWaveGAN
 n_gpus=              # as --ngpu
 n_jobs=              # as --nj
@@ -128,7 +129,7 @@ extract_features() {
 }
 
 train() {
-    local dumps=${dumpdir}/${feats_extract} kind name dump
+    local dumps=${dumpdir}/${feats_extract}${gta_dir:+_gta} kind name dump
     local options=(--config "${train_config}" "${feats_options[@]}" --feats_stats "${dumps}/${train_set}/feats_stats.npz")
     log "Stage 2: training with ${train_config}, writes ${voc_exp}; follow ${voc_exp}/train.log"
     for kind in train valid; do
@@ -279,7 +280,7 @@ if [ -n "${download_model}" ]; then
     skip_train=true
     voc_exp=${expdir}/$(basename "${download_model}" .zip)
 else
-    feats_tag=$([ "${feats_extract}" = fbank ] || echo "--${feats_extract} ")
+    feats_tag=$([ "${feats_extract}" = fbank ] || echo "--${feats_extract} ")${gta_dir:+--gta }
     [ -n "${tag}" ] || tag=$(basename "${train_config}" .yaml)$(munge "${feats_tag}${train_args}")
     voc_exp=${expdir}/voc_${tag}
 fi
@@ -298,7 +299,10 @@ fi
 if ! "${skip_data_prep}"; then
     if runs -1; then download; fi
     if runs 0; then prepare_data; fi
-    if runs 1; then extract_features; fi
+    if runs 1; then
+        extract_features
+        if [ -n "${gta_dir}" ]; then align_generated; fi
+    fi
 fi
 if runs 2 && ! "${skip_train}"; then train; fi
 

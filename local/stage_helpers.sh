@@ -90,3 +90,16 @@ synthesise() {
         --output_dir "${out}" --config "${inference_config}" --ngpu "${inference_ngpu}" ${inference_args} \
         || fail_with_logs "decoding of ${list}" "${out}"/log/vocoder_inference.*.log
 }
+
+# Stage 1 with --gta_dir: generated features beside the natural recordings, of the sets that training reads.
+align_generated() {
+    local name out
+    for name in "${train_set}" "${valid_set}"; do
+        out=${dumpdir}/${feats_extract}_gta/${name}
+        log "Stage 1: generated features ${gta_dir}/${name}, writes ${out}"
+        # shellcheck disable=SC2086
+        ${python} -m flowavenet_plugin.bin.align_feats --tts_dir "${gta_dir}/${name}" \
+            ${tts_stats:+--tts_stats "${tts_stats}"} --dump_dir "${dumpdir}/${feats_extract}/${name}" \
+            --output_dir "${out}" || die "${gta_dir}/${name} and data/${name} don't fit, see above"
+    done
+}

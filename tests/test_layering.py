@@ -59,7 +59,9 @@ def test_importing_the_package_costs_nothing() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", ["extract_feats", "merge_dump", "vocoder_inference", "evaluate", "import_original"])
+@pytest.mark.parametrize(
+    "command", ["extract_feats", "merge_dump", "align_feats", "vocoder_inference", "evaluate", "import_original"]
+)
 def test_help_needs_no_heavy_import(command: str) -> None:
     code = (
         f"import sys; sys.argv = ['{command}', '--help']; from flowavenet_plugin.bin import {command}\n"

@@ -27,6 +27,7 @@ from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import str2bool
 
 from flowavenet_plugin.data.scp import ArkWriter, atomic_open, check_arks, read_audio, read_scp, write_scp
+from flowavenet_plugin.data.stats import write_stats
 
 if TYPE_CHECKING:
     from espnet2.tts.feats_extract.abs_feats_extract import AbsFeatsExtract
@@ -210,12 +211,6 @@ def resample(wav: np.ndarray, fs: int, wanted_fs: int, utt: str) -> np.ndarray:
 
     check_wav(wav, fs, utt, wanted_fs=fs, min_samples=1)
     return librosa.resample(wav, orig_sr=fs, target_sr=wanted_fs, res_type="soxr_hq")
-
-
-def write_stats(path: Path, count: int, total: np.ndarray, total_square: np.ndarray) -> None:
-    """Write feature statistics in ESPnet2's format: frames, and sum and sum of squares over frames, (n_mels,)."""
-    with atomic_open(path) as file:
-        np.savez(file, count=count, sum=total, sum_square=total_square)
 
 
 def write_settings(path: Path, settings: dict[str, Any]) -> None:

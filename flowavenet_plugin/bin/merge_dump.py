@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from flowavenet_plugin.bin.extract_feats import DONE, write_settings, write_stats
+from flowavenet_plugin.bin.extract_feats import DONE, write_settings
 from flowavenet_plugin.data.scp import check_arks, check_feats, check_same_ids, read_scp, write_scp
+from flowavenet_plugin.data.stats import write_stats
 
 LISTS = ("feats.scp", "wav.scp", "utt2num_samples", "utt2num_frames")
 

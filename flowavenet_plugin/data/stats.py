@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from flowavenet_plugin.data.scp import atomic_open
+
 
 def read_stats(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """Read ESPnet2's feats_stats.npz (count, sum, sum_square over frames).
@@ -26,3 +28,9 @@ def read_stats(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
         count, total, squares = (stats[key].astype(np.float64) for key in ("count", "sum", "sum_square"))
     mean = total / count
     return mean, np.sqrt(np.maximum(squares / count - mean**2, 0.0))
+
+
+def write_stats(path: Path, count: int, total: np.ndarray, total_square: np.ndarray) -> None:
+    """Write ESPnet2's feats_stats.npz: frames, and sum and sum of squares over frames, each of shape (dim,)."""
+    with atomic_open(path) as file:
+        np.savez(file, count=count, sum=total, sum_square=total_square)

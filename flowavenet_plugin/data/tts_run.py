@@ -59,6 +59,10 @@ class GeneratedFeats(Mapping):
     def __contains__(self, utt: object) -> bool:
         return utt in self._feats
 
+    def shape(self, utt: str) -> tuple[int, int]:
+        """(frames, dim) of an utterance; ValueError if they can't be read."""
+        return self._feats.shape(utt)
+
     def __getitem__(self, utt: str) -> np.ndarray:
         """Un-normalised features of an utterance, float32, shape (frames, dim).
 
