@@ -169,15 +169,20 @@ def check_lists(paths: Collection[tuple[str, str, str]], shape_files: Collection
         n_mels: Mel bands that features must have.
 
     Raises:
-        ValueError: If an entry is a shell pipe, an id stands twice or in one list only, or an archive is broken or
-            holds other bands.
+        ValueError: If an entry is a shell pipe, an id stands twice or in one list only, a shape file names others, or
+            an archive is broken or holds other bands.
     """
     lists = {str(path): read_scp(path) for path, _, _ in paths}
     first = next(iter(lists))
     for name, entries in lists.items():
         check_same_ids(lists[first], entries, first, name)
-    for shape_file in shape_files:
-        check_same_ids(lists[first], read_scp(shape_file), first, str(shape_file))
+    for shape_file in shape_files:  # these may choose some of the utterances
+        chosen = read_scp(shape_file)
+        unknown = [uid for uid in chosen if uid not in lists[first]]
+        if unknown:
+            raise ValueError(
+                f"{len(unknown)} of {len(chosen)} utterances of {shape_file} are not in {first}: {unknown[:5]}"
+            )
     for path, name, kind in paths:
         if kind == "kaldi_ark" and name == "feats":
             for uid, (_, bands) in check_arks(path).items():

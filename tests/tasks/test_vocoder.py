@@ -106,6 +106,17 @@ def test_fine_tuning_starts_from_the_given_weights(options: Callable[..., list[s
     assert all(torch.equal(first[key], tuned[key]) for key in first)
 
 
+def test_a_shape_file_may_choose_some_utterances(
+    options: Callable[..., list[str]], corpus: Path, tmp_path: Path
+) -> None:
+    lines = (corpus / "train" / "utt2num_samples").read_text().splitlines()
+    (tmp_path / "some").write_text("\n".join(lines[:2]) + "\n")
+    command = options(max_epoch=1, log_interval=1)
+    command[command.index("--train_shape_file") + 1] = str(tmp_path / "some")
+    main(command)
+    assert (tmp_path / "exp" / "1epoch.pth").exists()
+
+
 def test_cached_utterances_still_give_new_segments(options: Callable[..., list[str]], tmp_path: Path) -> None:
     main(options("plain", num_workers=0))
     main(options("cached", num_workers=0, max_cache_size="100MB"))
@@ -163,7 +174,7 @@ def test_a_checkpoint_that_does_not_fit(options: Callable[..., list[str]], tmp_p
         VocoderTask.build_model_from_file(config, tmp_path / "exp" / "latest.pth")
 
 
-@pytest.mark.parametrize("case", ["pipe", "other ids", "twice", "truncated", "bands", "frames", "no bands"])
+@pytest.mark.parametrize("case", ["pipe", "other ids", "stranger", "twice", "truncated", "bands", "frames", "no bands"])
 def test_lists_that_cannot_be_stop_before_training(
     options: Callable[..., list[str]], corpus: Path, tmp_path: Path, case: str
 ) -> None:
@@ -177,6 +188,10 @@ def test_lists_that_cannot_be_stop_before_training(
     elif case == "other ids":
         lines[1] = lines[1].replace("utt1", "utt9", 1)
         words.append("utt9")
+    elif case == "stranger":
+        with open(broken / "utt2num_samples", "a") as file:
+            file.write("utt8 2400\n")
+        words = ["utt8", "1 of 4", "utt2num_samples"]
     elif case == "twice":
         lines.append(lines[1])
         words.append("twice")
