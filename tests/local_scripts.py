@@ -19,7 +19,9 @@ def run(folder: Path, *options: object, ljspeech: str | None = None, script: str
     env = {key: value for key, value in os.environ.items() if key != "LJSPEECH" and not key.lower().endswith("_proxy")}
     if ljspeech is not None:
         env["LJSPEECH"] = ljspeech
-    program = [str(ROOT / "local/data.sh"), "--python", sys.executable]
+    # ${python} is split into words, as in ESPnet's scripts, so that its folder goes into PATH: it may hold a space.
+    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
+    program = [str(ROOT / "local/data.sh"), "--python", Path(sys.executable).name]
     if script != "data.sh":
         program, env["PYTHONPATH"] = [sys.executable, str(ROOT / "local" / script)], str(ROOT)
     program += map(str, options)
