@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from espnet2.torch_utils.device_funcs import force_gatherable
 from espnet2.train.abs_espnet_model import AbsESPnetModel
 from torch import Tensor
@@ -41,8 +40,3 @@ class ESPnetVocoderModel(AbsESPnetModel):
     ) -> dict[str, Tensor]:
         """Return what ``--collect_stats`` counts: the features as they are."""
         return dict(feats=feats, feats_lengths=feats_lengths)
-
-    @torch.no_grad()
-    def inference(self, feats: Tensor, **kwargs: object) -> dict[str, Tensor]:
-        """Return ``dict(wav=...)`` of shape (samples,) for features (frames, n_mels)."""
-        return dict(wav=self.vocoder.inference(feats, **kwargs))

@@ -1,1 +1,1 @@
-"""Vocoders: un-normalised mel-spectrogram in, waveform out; need torch only."""
+"""Vocoders: un-normalised mel-spectrogram in, waveform out; they need torch, numpy and PyYAML, not ESPnet2."""

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flowavenet_plugin.flow.block import PRIOR_LAYERS
+
 #: (old key without its last part, new key, place among the tensors that are joined); new key None: dropped on purpose.
 #: "{last}" is the last layer of a stack: its residual branch feeds nothing.
 _STACK: tuple[tuple[str, str | None, int], ...] = (
@@ -148,8 +150,7 @@ def _translate(key: str, n_layer: int) -> tuple[str | None, int, int]:
                 return f"{target.format(stage=stage, **groups)}.{_LEAVES[leaf]}", 0, 0
         for prefix, new_prefix in _STACK_PREFIXES:
             if match := re.match(prefix, stem):
-                # A prior has two layers, whatever the couplings have.
-                last = n_layer - 1 if "coupling" in prefix else 1
+                last = (n_layer if "coupling" in prefix else PRIOR_LAYERS) - 1
                 found = _translate_in_stack(stem[match.end() :], last)
                 if found is not None:
                     target, layer, place = found

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -211,11 +210,10 @@ def test_door_lets_espnet2_inference_take_our_vocoder(tts: Path, voice: Path, tm
         "--num_workers",
         "0",
     ]
-    start = time.time()
     run = door(*command, cwd=tmp_path)
     assert run.returncode == 0, run.stderr[-2000:]
     wavs = sorted(path.name for path in (tmp_path / "out" / "wav").glob("*.wav"))
-    assert wavs == ["utt1.wav", "utt2.wav"], f"after {time.time() - start:.0f} s"
+    assert wavs == ["utt1.wav", "utt2.wav"]
 
     import soundfile
 
