@@ -33,6 +33,7 @@ n_mels=80            # number of mel bands
 fmin=auto            # lowest frequency of the mel bands in Hz; auto is 80 for fbank, 125 for original
 fmax=7600            # highest frequency of the mel bands in Hz
 resample=false       # convert recordings of another sampling rate instead of stopping
+lang=en              # language of the corpus, for the model card
 skip_bad_utts=false  # leave out recordings that cannot be used (and list them) instead of stopping
 # --- Training
 train_config=conf/train_flowavenet.yaml # model and schedule, looked up in recipe_dir, then beside this file
@@ -216,20 +217,15 @@ score() {
 }
 
 pack() {
-    local out folder result
+    local corpus=ljspeech stats=${dumpdir}/${feats_extract}${gta_dir:+_gta}/${train_set}/feats_stats.npz out options
+    [ -z "${recipe_dir}" ] || corpus=$(basename "$(dirname "${PWD}")") # egs/<corpus>/voc1
     out=${voc_exp}/${voc_exp##*/}_$(basename "${model_file}" .pth).zip
-    log "Stage 5: packing, writes ${out}, a plain zip: config.yaml, weights, statistics, results"
-    rm -rf "${voc_exp}"/pack.*
-    folder=$(mktemp -d "${voc_exp}/pack.XXXXXX")
-    cp -L "$(dirname "${model_file}")/config.yaml" "${model_file}" "${folder}"
-    cp "${dumpdir}/${feats_extract}/${train_set}/feats_stats.npz" "${folder}" 2>/dev/null || true
-    for result in "${voc_exp}/${inference_tag}"/*/scoring/results.md; do
-        [ ! -e "${result}" ] || cp "${result}" "${folder}/results_$(basename "${result%/scoring/*}").md"
-    done
+    log "Stage 5: packing, writes ${out} in the format of espnet2.bin.pack, and its model card"
+    options=(--model_file "${model_file}" --outpath "${out}" --results_dir "${voc_exp}/${inference_tag}"
+        --corpus "${corpus}" --lang "${lang}")
+    [ ! -e "${stats}" ] || options+=(--feats_stats "${stats}")
     # shellcheck disable=SC2086
-    ${python} -m zipfile -c "${folder}/model.zip" "${folder}"/*.*
-    mv "${folder}/model.zip" "${out}"
-    rm -r "${folder}"
+    ${python} -m flowavenet_plugin.bin.pack "${options[@]}" || die "packing of ${model_file} failed, see above"
 }
 
 # Unpacks a model of stage 5 into an experiment of its own.

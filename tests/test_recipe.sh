@@ -97,8 +97,9 @@ print("sound is as it should be")
 PYTHON
 check "stage 3: the audio" grep -q "sound is as it should be" "${work}/python.log"
 zip=${exp}/voc_train_ten_steps_valid.loss.best.zip
-check "stage 5: the zip" bash -c "python3 -m zipfile -l '${zip}' | awk '{print \$1}' | sort | xargs | \
-    grep -qF 'config.yaml feats_stats.npz results_dev.md results_eval1.md valid.loss.best.pth'"
+check "stage 5: the zip" bash -c "python3 -m zipfile -l '${zip}' | awk 'NR > 1 {print \$1}' | LC_ALL=C sort | xargs | \
+    grep -qx 'README.md config.yaml feats_stats.npz meta.yaml sample.wav samples.png valid.loss.best.pth'"
+check "stage 5: the model card" grep -q "^| eval1 " ${exp}/voc_train_ten_steps_valid.loss.best_README.md
 
 section "a second run keeps what is done"
 touch "${work}/mark"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import kaldiio
 import numpy as np
 import pytest
 
+from flowavenet_plugin.data.scp import open_feats
 from flowavenet_plugin.data.stats import read_stats
 from flowavenet_plugin.data.tts_run import GeneratedFeats
 
@@ -67,3 +69,26 @@ def test_norm_is_denormalised_with_the_statistics(run: Path) -> None:
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="neither denorm/feats.scp nor norm/feats.scp"):
         GeneratedFeats(tmp_path)
+
+
+def test_arks_of_espnet1_are_read_with_paths_relative_to_the_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What tts_decode.py and the de-normalisation behind it leave: compressed arks, one list of all jobs' parts.
+    folder = Path("exp/train_x/outputs_model.loss.best_decode_denorm/eval1")
+    (tmp_path / "recipe" / folder).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "recipe")
+    feats = {utt: np.linspace(-4, 0, 30).reshape(10, 3).astype(np.float32) + i / 10 for i, utt in enumerate("abc")}
+    lines = []
+    for job, utts in enumerate(("ab", "c"), start=1):
+        with kaldiio.WriteHelper(f"ark,scp:{folder}/feats.{job}.ark,{folder}/feats.{job}.scp", 2) as writer:
+            for utt in utts:
+                writer[utt] = feats[utt]
+        lines += (folder / f"feats.{job}.scp").read_text().splitlines()
+    (folder / "feats.scp").write_text("\n".join(lines) + "\n")
+    monkeypatch.chdir(tmp_path)
+    read = open_feats(tmp_path / "recipe" / folder / "feats.scp")
+    assert list(read) == ["a", "b", "c"]
+    for utt, values in feats.items():
+        assert read.shape(utt) == (10, 3) and read[utt].dtype == np.float32
+        np.testing.assert_allclose(read[utt], values, atol=0.02)  # a byte per value

@@ -12,5 +12,6 @@ exec ../../../run.sh \
     --n_shift 300 \
     --win_length 1200 \
     --resample true \
+    --lang ja \
     --train_config conf/train_flowavenet.yaml \
     "$@"

@@ -1,0 +1,154 @@
+"""Pack a trained vocoder into one archive of ESPnet2's format, with its model card beside it.
+
+The archive holds ``meta.yaml``, ``config.yaml``, the weights, the statistics of the features, ``README.md`` (the card)
+and a sample, and can be given wherever weights can. ESPnet2's ``unpack`` returns ``vocoder_file`` and
+``vocoder_config``, the names of ``Text2Speech``'s arguments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flowavenet_plugin.data.scp import read_scp
+from flowavenet_plugin.evaluation.model_card import model_card
+from flowavenet_plugin.vocoder.loading import load_vocoder, read_config
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Options of this command."""
+    parser = argparse.ArgumentParser(
+        prog="pack", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--model_file", type=Path, required=True, help="weights, e.g. exp/voc_x/valid.loss.best.pth")
+    parser.add_argument("--train_config", type=Path, help="their configuration (default: config.yaml beside them)")
+    parser.add_argument("--outpath", type=Path, required=True, help="archive to write, a .zip")
+    parser.add_argument("--feats_stats", type=Path, help="feats_stats.npz of the training features")
+    parser.add_argument("--results_dir", type=Path, help="folder of the decoded sets, for results and the sample")
+    parser.add_argument("--title", help="name of the model (default: the archive's)")
+    parser.add_argument("--corpus", default="unknown", help="name of the corpus")
+    parser.add_argument("--lang", help="language of the corpus, as an ISO 639 code")
+    return parser
+
+
+def collect(args: argparse.Namespace, folder: Path) -> list[str]:
+    """Lay out the archive's content.
+
+    Args:
+        args: Command line.
+        folder: Empty folder to fill.
+
+    Returns:
+        Names of the files beside weights and configuration.
+
+    Raises:
+        ValueError: If the weights don't fit the configuration.
+        OSError: If a file can't be read.
+    """
+    config_file = args.train_config or args.model_file.parent / "config.yaml"
+    vocoder = load_vocoder(args.model_file, config_file)
+    shutil.copyfile(args.model_file, folder / args.model_file.name)
+    config = read_config(config_file)
+    # ESPnet2's unpack turns names of packed files into their new paths; the old path would mean nothing elsewhere.
+    config["feats_stats"] = None
+    if args.feats_stats is not None:
+        config["feats_stats"] = "feats_stats.npz"
+        shutil.copyfile(args.feats_stats, folder / "feats_stats.npz")
+    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    tables = copy_results(args.results_dir, folder) if args.results_dir is not None else ""
+    card = model_card(
+        title=args.title or args.outpath.stem,
+        archive=args.outpath.name,
+        config=config,
+        parameters=sum(parameter.numel() for parameter in vocoder.parameters()),
+        corpus=args.corpus,
+        language=args.lang,
+        tables=tables,
+        sample=(folder / "sample.wav").exists(),
+    )
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    return sorted({path.name for path in folder.iterdir()} - {"config.yaml", args.model_file.name})
+
+
+def copy_results(results_dir: Path, folder: Path) -> str:
+    """Take the first utterance of the last set as the sample, with that set's picture; return all sets' tables."""
+    rows: list[str] = []
+    for results in sorted(results_dir.glob("*/scoring/results.md")):
+        lines = [line for line in results.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+        rows += [line for line in lines if line not in rows]  # one heading for all sets
+        decoded = results.parents[1]
+        wavs = read_scp(decoded / "wav" / "wav.scp")
+        shutil.copyfile(next(iter(wavs.values())), folder / "sample.wav")
+        if (decoded / "scoring" / "samples.png").exists():
+            shutil.copyfile(decoded / "scoring" / "samples.png", folder / "samples.png")
+    return "".join(f"{row}\n" for row in rows)
+
+
+@contextlib.contextmanager
+def working_folder(folder: Path) -> Iterator[None]:
+    """Work in another folder for a while."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def card_path(outpath: Path) -> Path:
+    """Return where the model card of an archive goes."""
+    return outpath.with_name(f"{outpath.stem}_README.md")
+
+
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Pack as the command line says; input that can't be used ends with one line and exit status 1.
+
+    Args:
+        cmd: Arguments; default: those of the process.
+    """
+    args = get_parser().parse_args(cmd)
+    try:
+        pack(args)
+        print(f"{args.outpath}\n{card_path(args.outpath)}")
+    except (ValueError, OSError) as error:
+        sys.exit(f"pack: error: {error}")
+
+
+def pack(args: argparse.Namespace) -> None:
+    """Write the archive and, beside it, the model card; see :func:`main`."""
+    from espnet2.main_funcs import pack_funcs
+
+    if args.outpath.suffix != ".zip":
+        raise ValueError(f"--outpath {args.outpath} must end in .zip")
+    if args.model_file.name == "checkpoint.pth":
+        raise ValueError(f"{args.model_file} holds the optimiser, too: pack weights, such as latest.pth beside it")
+    args.outpath = args.outpath.absolute()
+    args.outpath.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".pack.", dir=args.outpath.parent) as name:
+        content, archive = Path(name) / "content", Path(name) / args.outpath.name
+        content.mkdir()
+        options: list[Any] = collect(args, content)
+        # Members are called as files are from here, without the experiment's path; ESPnet2 prints each.
+        with working_folder(content), contextlib.redirect_stdout(io.StringIO()):
+            pack_funcs.pack(
+                files=dict(vocoder_file=args.model_file.name),
+                yaml_files=dict(vocoder_config="config.yaml"),
+                option=options,
+                outpath=archive,
+            )
+        os.replace(content / "README.md", card_path(args.outpath))
+        os.replace(archive, args.outpath)
+
+
+if __name__ == "__main__":
+    main()
