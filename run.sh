@@ -189,7 +189,7 @@ decode_tts() {
     log "Stage 3: decoding of ${list} with ${model_file}, writes ${out}"
     forget_old_audio "${list}" "${out}"
     synthesise "${out}" "${list}" --tts_dir "${tts_dir}" ${tts_stats:+--tts_stats "${tts_stats}"}
-    log "Finished: ${PWD}/${out}/wav"
+    log "Finished: ${PWD}/${out}/wav, real-time factor $(awk '{sum += $2} END {print sum / NR}' "${out}/utt2rtf")"
 }
 
 score() {

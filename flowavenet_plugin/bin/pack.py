@@ -20,10 +20,6 @@ from typing import Any
 
 import yaml
 
-from flowavenet_plugin.data.scp import read_scp
-from flowavenet_plugin.evaluation.model_card import model_card
-from flowavenet_plugin.vocoder.loading import load_vocoder, read_config
-
 
 def get_parser() -> argparse.ArgumentParser:
     """Options of this command."""
@@ -55,6 +51,9 @@ def collect(args: argparse.Namespace, folder: Path) -> list[str]:
         ValueError: If the weights don't fit the configuration.
         OSError: If a file can't be read.
     """
+    from flowavenet_plugin.evaluation.model_card import model_card
+    from flowavenet_plugin.vocoder.loading import load_vocoder, read_config
+
     config_file = args.train_config or args.model_file.parent / "config.yaml"
     vocoder = load_vocoder(args.model_file, config_file)
     shutil.copyfile(args.model_file, folder / args.model_file.name)
@@ -82,6 +81,8 @@ def collect(args: argparse.Namespace, folder: Path) -> list[str]:
 
 def copy_results(results_dir: Path, folder: Path) -> str:
     """Take the first utterance of the last set as the sample, with that set's picture; return all sets' tables."""
+    from flowavenet_plugin.data.scp import read_scp
+
     rows: list[str] = []
     for results in sorted(results_dir.glob("*/scoring/results.md")):
         lines = [line for line in results.read_text(encoding="utf-8").splitlines() if line.startswith("|")]

@@ -88,11 +88,13 @@ def inference(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from flowavenet_plugin.data.scp import open_feats, read_scp
-    from flowavenet_plugin.data.tts_run import GeneratedFeats
+    from flowavenet_plugin.data.tts_run import GeneratedFeats, check_not_normalised
     from flowavenet_plugin.vocoder.loading import load_vocoder
 
     if args.ngpu > 0 and not torch.cuda.is_available():
         raise ValueError(f"--ngpu {args.ngpu} is asked for, but torch finds no GPU; --ngpu 0 decodes on the CPU")
+    if args.scp is not None:
+        check_not_normalised(args.scp)
     feats = open_feats(args.scp) if args.tts_dir is None else GeneratedFeats(args.tts_dir, args.tts_stats)
     keys = list(feats) if args.key_file is None else list(read_scp(args.key_file))
     unknown = [key for key in keys if key not in feats]

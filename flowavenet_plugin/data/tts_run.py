@@ -11,6 +11,21 @@ from flowavenet_plugin.data.scp import open_feats
 from flowavenet_plugin.data.stats import read_stats
 
 
+def check_not_normalised(scp: str | Path) -> None:
+    """Refuse the list of normalised features of a run that holds them un-normalised, too.
+
+    Args:
+        scp: List of features, any.
+
+    Raises:
+        ValueError: If it is ``norm/feats.scp`` and there is ``denorm/feats.scp`` beside it.
+    """
+    folder = Path(scp).absolute().parent
+    denorm = folder.parent / "denorm" / "feats.scp"
+    if folder.name == "norm" and denorm.is_file():
+        raise ValueError(f"{scp} holds normalised features, which make noise: give {denorm}")
+
+
 class GeneratedFeats(Mapping):
     """Un-normalised features of a decoding run, ``exp/tts_x/decode_y/eval1``.
 

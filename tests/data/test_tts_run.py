@@ -10,7 +10,7 @@ import pytest
 
 from flowavenet_plugin.data.scp import open_feats
 from flowavenet_plugin.data.stats import read_stats
-from flowavenet_plugin.data.tts_run import GeneratedFeats
+from flowavenet_plugin.data.tts_run import GeneratedFeats, check_not_normalised
 
 MEAN, STD = np.array([-2.0, -1.0, 0.5]), np.array([0.5, 1.0, 2.0])
 
@@ -43,6 +43,14 @@ def test_denorm_comes_before_norm(run: Path) -> None:
     assert feats.scp == run / "denorm" / "feats.scp" and list(feats) == ["a", "b"] and len(feats) == 2
     np.testing.assert_array_equal(feats["a"], np.load(run / "denorm" / "a.npy"))
     assert "a" in feats and "c" not in feats
+
+
+def test_the_list_of_normalised_features_is_refused_where_there_is_the_other(run: Path) -> None:
+    check_not_normalised(run / "denorm" / "feats.scp")
+    with pytest.raises(ValueError, match="norm/feats.scp holds normalised features.*give .*/denorm/feats.scp"):
+        check_not_normalised(run / "norm" / "feats.scp")
+    (run / "denorm" / "feats.scp").unlink()
+    check_not_normalised(run / "norm" / "feats.scp")  # a model that does not normalise
 
 
 def test_norm_is_denormalised_with_the_statistics(run: Path) -> None:

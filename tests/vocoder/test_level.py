@@ -33,6 +33,14 @@ def test_normalised_features_are_refused() -> None:
         check_level(vocoder(), normal())
 
 
+def test_the_mean_that_a_poor_acoustic_model_predicts_is_refused_too() -> None:
+    made = vocoder()
+    made.set_feats_stats(MEAN, STD / 2)  # zero is far outside of what was seen in training
+    with pytest.raises(ValueError, match="normalised"):
+        check_level(made, 0.1 * normal())
+    assert check_level(made, 0.1 * normal() + 2 * MEAN) is not None  # far off, but not at zero
+
+
 def test_features_of_another_logarithm_are_reported() -> None:
     warning = check_level(vocoder(), (normal() * STD + MEAN) * 2.302585)  # natural logarithm for log10
     assert warning is not None and "standard deviations" in warning and "-1.90" in warning
