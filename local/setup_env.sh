@@ -79,19 +79,21 @@ pip_install() { "${venv}/bin/python" -m pip install --quiet --no-deps --no-build
 pins() { for name in "$@"; do grep "^${name}==" "${root}/requirements.txt"; done; }
 
 install_all() {
-    local work=${venv}/.install
+    local work=${venv}/.install name
     mkdir -p "${work}"
     log "[1/4] build tools"
     pins setuptools wheel Cython numpy >"${work}/build.txt"
     pip_install -r "${work}/build.txt"
-    grep -v '^pyworld==' "${root}/requirements.txt" >"${work}/main.txt"
+    grep -vE '^(pyworld|pesq)==' "${root}/requirements.txt" >"${work}/main.txt"
     log "[2/4] $(grep -c '==' "${work}/main.txt") pinned packages, about 5.4 GB, most of it torch with CUDA: takes some minutes"
     pip_install -r "${work}/main.txt"
-    log "[3/4] pyworld, built from source"
-    pins pyworld >"${work}/optional.txt"
-    pip_install -r "${work}/optional.txt" >"${work}/pyworld.log" 2>&1 ||
-        log "warning: pyworld could not be built (${work}/pyworld.log); only ESPnet2's text-to-speech tasks need it." \
-            "With a C++ compiler at hand, try: .venv/bin/pip install --no-deps --no-build-isolation $(pins pyworld)"
+    log "[3/4] pyworld and pesq, built from source"
+    for name in pyworld pesq; do
+        pip_install "$(pins "${name}")" >"${work}/${name}.log" 2>&1 ||
+            log "warning: ${name} could not be built (${work}/${name}.log); only some scores and, for pyworld, ESPnet2's" \
+                "text-to-speech tasks need it. With a C++ compiler at hand, try:" \
+                ".venv/bin/pip install --no-deps --no-build-isolation $(pins "${name}")"
+    done
     log "[4/4] flowavenet_plugin"
     PYTHONWARNINGS=ignore pip_install -e "${root}" # setuptools warns of editable installs as such
 }
@@ -99,6 +101,10 @@ install_all() {
 [ $# -eq 0 ] || [ "$*" = --check ] || { log "error: unknown argument: $*" && exit 2; }
 if is_complete; then exit 0; fi
 [ $# -eq 0 ] || exit 1
+if [ -L "${venv}" ]; then # making it anew would empty the folder that it points to
+    log "error: ${venv} is a link to $(readlink "${venv}"): remove it, or activate that environment instead"
+    exit 1
+fi
 find_python
 take_lock
 if is_complete; then exit 0; fi # made by the one that was waited for

@@ -101,6 +101,12 @@ def test_setup_names_the_versions_found(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "Python 3.10, 3.11 or 3.12 is needed" in result.stderr
     assert "no-such-python (missing" in result.stderr and "python3.12 (3.9)" in result.stderr
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / ".complete").write_text("of another checkout")
+    (root / ".venv").symlink_to(tmp_path / "theirs")
+    result = run(root / "local/setup_env.sh", PATH=path)
+    assert result.returncode == 1 and "is a link to" in result.stderr and (tmp_path / "theirs" / ".complete").exists()
+    (root / ".venv").unlink()
     assert run(root / "local/setup_env.sh", "--check").returncode == 1
     assert run(root / "local/setup_env.sh", "--chek").returncode == 2
     assert not (root / ".venv").exists()

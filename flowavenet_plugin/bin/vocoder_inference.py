@@ -12,15 +12,18 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from espnet2.utils.types import float_or_none
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
+    from flowavenet_plugin.vocoder.denoiser import Denoiser
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -44,6 +47,16 @@ def get_parser() -> argparse.ArgumentParser:
         "--temperature", type=float_or_none, default=None, help="standard deviation of the noise (none: the model's)"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise, together with the features")
+    parser.add_argument(
+        "--dtype",
+        default="auto",
+        choices=("auto", "float32", "bfloat16"),
+        help="precision inside the WaveNets; auto: float32. bfloat16 is faster where the CPU or GPU has it",
+    )
+    parser.add_argument("--batch_size", type=int, default=1, help="utterances of similar length decoded at once")
+    parser.add_argument(
+        "--denoiser_strength", type=float, default=0.0, help="how much of the vocoder's constant tones to take out"
+    )
     parser.add_argument("--ngpu", type=int, default=0, choices=(0, 1), help="number of GPUs")
     parser.add_argument("--log_level", default="INFO", choices=("ERROR", "WARNING", "INFO", "DEBUG"), help="verbosity")
     return parser
@@ -111,8 +124,12 @@ def inference(args: argparse.Namespace) -> None:
         if args.tts_dir is not None:
             check_tts_config(args.tts_dir, vocoder)
         try:
-            for key in tqdm(todo, disable=not sys.stderr.isatty(), unit="utt"):
-                rtfs[key] = decode(vocoder, key, torch.from_numpy(feats[key]), args)
+            denoiser = make_denoiser(vocoder, args)
+            with tqdm(total=len(todo), disable=not sys.stderr.isatty(), unit="utt") as progress:
+                for keys in batches(todo, feats, args.batch_size):
+                    batch = {key: torch.from_numpy(feats[key]) for key in keys}
+                    rtfs.update(decode(vocoder, batch, denoiser, args))
+                    progress.update(len(keys))
         finally:
             update_lists(args.output_dir, list(feats))
     else:
@@ -138,37 +155,105 @@ def check_tts_config(tts_dir: Path, vocoder: AbsVocoder) -> None:
         logging.info(f"no {config_file}: the TTS model's feature settings were not compared with the vocoder's")
 
 
-def decode(vocoder: AbsVocoder, key: str, feats: object, args: argparse.Namespace) -> float:
-    """Decode one utterance into its wav file.
+def batches(keys: Sequence[str], feats: Mapping[str, Any], size: int) -> Iterator[list[str]]:
+    """Group utterances of similar length, ``size`` at a time; one at a time they keep their order.
+
+    Raises:
+        ValueError: If ``size`` is below 1.
+    """
+    if size < 1:
+        raise ValueError(f"--batch_size must be at least 1, not {size}")
+    if size > 1:
+        lengths = {key: len(feats[key]) for key in keys}
+        keys = sorted(keys, key=lengths.__getitem__, reverse=True)
+    for start in range(0, len(keys), size):
+        yield list(keys[start : start + size])
+
+
+def make_denoiser(vocoder: AbsVocoder, args: argparse.Namespace) -> Denoiser | None:
+    """Return the denoiser, or None if it isn't wanted.
+
+    Raises:
+        ValueError: If the strength is below 0.
+    """
+    if not args.denoiser_strength >= 0:
+        raise ValueError(f"--denoiser_strength must be a number from 0, not {args.denoiser_strength}")
+    if args.denoiser_strength == 0:
+        return None
+    from flowavenet_plugin.vocoder.denoiser import Denoiser
+
+    return Denoiser(vocoder)
+
+
+def synthesise(vocoder: AbsVocoder, feats: list[Tensor], args: argparse.Namespace) -> list[Tensor]:
+    """Return the sound of some utterances.
+
+    Raises:
+        ValueError: If this vocoder knows no batches or no precision, and one is asked for.
+    """
+    import torch
+
+    from flowavenet_plugin.vocoder.seeds import noise_seed
+
+    seeds = [noise_seed(args.seed, item) for item in feats]
+    feats = [item.to(vocoder.feats_mean) for item in feats]
+    options = {} if args.dtype == "auto" else dict(dtype=getattr(torch, args.dtype))
+    if options and not hasattr(vocoder, "prepare"):
+        raise ValueError(f"{type(vocoder).__name__} takes no --dtype {args.dtype}")
+    if len(feats) == 1:
+        return [vocoder.inference(feats[0], temperature=args.temperature, seed=seeds[0], **options)]
+    if not hasattr(vocoder, "inference_batch"):
+        raise ValueError(f"{type(vocoder).__name__} takes no --batch_size {args.batch_size}: one at a time")
+    return vocoder.inference_batch(feats, temperature=args.temperature, seeds=seeds, **options)
+
+
+def decode(
+    vocoder: AbsVocoder, feats: Mapping[str, Tensor], denoiser: Denoiser | None, args: argparse.Namespace
+) -> dict[str, float]:
+    """Decode some utterances at once into their wav files.
 
     Args:
         vocoder: The vocoder.
-        key: Utterance id.
-        feats: Un-normalised features, Tensor of shape (frames, n_mels).
+        feats: Un-normalised features of each utterance, shape (frames, n_mels).
+        denoiser: Applied to the sound, if there is one.
         args: Command line.
 
     Returns:
-        Seconds of work per second of speech.
+        Seconds of work per second of speech, of each utterance: its share by length.
 
     Raises:
         ValueError: If the features can't be used; the message names the utterance.
     """
-    import numpy as np
-
     from flowavenet_plugin.vocoder.level import check_level
-    from flowavenet_plugin.vocoder.seeds import noise_seed
 
     start = time.perf_counter()
+    key = ", ".join(feats)
     try:
-        warning = check_level(vocoder, feats)
-        if warning is not None:
-            logging.warning(f"{key}: {warning}")
-        seed = noise_seed(args.seed, feats)
-        wav = vocoder.inference(feats.to(vocoder.feats_mean), temperature=args.temperature, seed=seed)
+        for key, item in feats.items():
+            warning = check_level(vocoder, item)
+            if warning is not None:
+                logging.warning(f"{key}: {warning}")
+        key = ", ".join(feats)
+        wavs = synthesise(vocoder, list(feats.values()), args)
     except ValueError as error:
         raise ValueError(f"utterance {key}: {error}") from error
-    samples = wav.cpu().numpy()  # waits for the GPU
-    seconds = time.perf_counter() - start
+    if denoiser is not None:
+        wavs = [denoiser(wav, args.denoiser_strength) for wav in wavs]
+    sounds = {key: wav.cpu().numpy() for key, wav in zip(feats, wavs, strict=True)}  # waits for the GPU
+    rtf = (time.perf_counter() - start) * vocoder.fs / sum(len(samples) for samples in sounds.values())
+    for key, samples in sounds.items():
+        write_sound(args.output_dir, key, samples, vocoder.fs, rtf)
+    return dict.fromkeys(feats, rtf)
+
+
+def write_sound(output_dir: Path, key: str, samples: object, fs: int, rtf: float) -> None:
+    """Write an utterance's wav file and its real-time factor.
+
+    Raises:
+        ValueError: If samples (numpy) are not finite.
+    """
+    import numpy as np
+
     if not np.isfinite(samples).all():
         raise ValueError(f"utterance {key}: {int((~np.isfinite(samples)).sum())} of {len(samples)} samples not finite")
     clipped = int((np.abs(samples) > 1).sum())
@@ -176,13 +261,11 @@ def decode(vocoder: AbsVocoder, key: str, feats: object, args: argparse.Namespac
         logging.warning(
             f"{key}: {clipped} of {len(samples)} samples clipped, the largest is {np.abs(samples).max():.2f}"
         )
-    rtf = seconds * vocoder.fs / len(samples)
-    write_wav(wav_path(args.output_dir, key), samples, vocoder.fs)
-    with locked(args.output_dir), open(args.output_dir / "utt2rtf", "a", encoding="utf-8") as file:
+    write_wav(wav_path(output_dir, key), samples, fs)
+    with locked(output_dir), open(output_dir / "utt2rtf", "a", encoding="utf-8") as file:
         file.write(f"{key} {rtf:.6f}\n")  # at once, as a run may be killed
     level = logging.DEBUG if sys.stderr.isatty() else logging.INFO
-    logging.log(level, f"{key}: {len(samples) / vocoder.fs:.2f} s of speech, real-time factor {rtf:.4f}")
-    return rtf
+    logging.log(level, f"{key}: {len(samples) / fs:.2f} s of speech, real-time factor {rtf:.4f}")
 
 
 def wav_path(output_dir: Path, key: str) -> Path:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
+from flowavenet_plugin.flow.chain import Chain, run_chain
+from flowavenet_plugin.flow.step_passes import Step
 from flowavenet_plugin.flow.transforms import ActNorm, AdditiveCoupling, AffineCoupling, GaussianSplit, swap
 
 #: Layers of the WaveNet that parameterises a split's Gaussian.
@@ -32,6 +35,10 @@ class FlowStep(nn.Module):
         x, coupling_logdet = self.coupling(x, cond, mask)
         return swap(x), scale_logdet + coupling_logdet
 
+    def chain_parameters(self) -> list[Tensor]:
+        """List the parameters as :class:`~flowavenet_plugin.flow.step_passes.Step` counts them."""
+        return [self.actnorm.loc, self.actnorm.scale, *self.coupling.net.stack_parameters()]
+
     def inverse(self, z: Tensor, cond: Tensor, mask: Tensor | None = None) -> Tensor:
         """Map z (B, C, T) to x; ``mask`` is that of x."""
         return self.actnorm.inverse(self.coupling.inverse(swap(z), cond, mask), None, mask)
@@ -44,7 +51,15 @@ class FlowBlock(nn.Module):
     """
 
     def __init__(
-        self, channels: int, cond_channels: int, n_flow: int, affine: bool, split: bool, n_layer: int, **wavenet: int
+        self,
+        channels: int,
+        cond_channels: int,
+        n_flow: int,
+        affine: bool,
+        split: bool,
+        n_layer: int,
+        reversible: bool = True,
+        **wavenet: int | bool,
     ) -> None:
         """Build the block.
 
@@ -55,6 +70,7 @@ class FlowBlock(nn.Module):
             affine: Affine couplings, else additive.
             split: End with a :class:`GaussianSplit`.
             n_layer: Layers of each coupling's WaveNet.
+            reversible: Rebuild activations in the backward pass instead of keeping them.
             wavenet: Further options of every WaveNet.
 
         Raises:
@@ -64,8 +80,10 @@ class FlowBlock(nn.Module):
         if n_flow < 1:
             raise ValueError(f"n_flow must be at least 1, not {n_flow}")
         half = cond_channels // 2
+        self.reversible = reversible
         self.steps = nn.ModuleList(FlowStep(channels, half, affine, n_layer=n_layer, **wavenet) for _ in range(n_flow))
-        self.split = GaussianSplit(channels, cond_channels, n_layer=PRIOR_LAYERS, **wavenet) if split else None
+        wavenet = dict(n_layer=PRIOR_LAYERS, reversible=reversible, **wavenet)
+        self.split = GaussianSplit(channels, cond_channels, **wavenet) if split else None
 
     def orient(self, x: Tensor | None) -> Tensor | None:
         """Swap halves of conditioning or mask as the steps do: what follows the block sees them so."""
@@ -73,14 +91,41 @@ class FlowBlock(nn.Module):
 
     def forward(self, x: Tensor, cond: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map x (B, C, T) to z, with log|det dz/dx| (B,) in nats; z's mask and conditioning are oriented."""
-        logdet = x.new_zeros(x.shape[0])
-        for step, step_cond, step_mask in self._steps(cond, mask):
-            x, step_logdet = step(x, step_cond, step_mask)
-            logdet = logdet + step_logdet
+        return self.forward_shared(x, cond.transpose(1, 2), None, mask)
+
+    def forward_shared(
+        self, x: Tensor, cond: Tensor, order: Tensor | None, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Run :meth:`forward` with the conditioning that all blocks share; nothing of its size is kept.
+
+        Args:
+            x: Squeezed audio, shape (B, C, T).
+            cond: Conditioning, shape (B, T * n, D / n).
+            order: Its order, as in :class:`~flowavenet_plugin.flow.chain.Chain`.
+            mask: As in :meth:`forward`.
+        """
+        keep = not self.reversible and torch.is_grad_enabled()
+        chain = Chain(self._plan(), self.steps[0].coupling.net.widest, order, keep)
+        if self.training and not all(step.actnorm.started for step in self.steps):
+            self._start(x.detach(), chain.squeezed(cond.detach(), x.shape[2]), mask)
+        parameters = [parameter for step in self.steps for parameter in step.chain_parameters()]
+        x = x if mask is None else x * mask
+        x, logdet = run_chain(chain, x, cond, mask, parameters)
         if self.split is not None:
-            x, split_logdet = self.split(x, self.orient(cond), self.orient(mask))
+            squeezed = chain.squeezed(cond, x.shape[2])
+            x, split_logdet = self.split(x, self.orient(squeezed), self.orient(mask))
             logdet = logdet + split_logdet
         return x, logdet
+
+    def _plan(self) -> list[Step]:
+        couplings = [step.coupling for step in self.steps]
+        return [Step(coupling.kind, coupling.net.shape, i % 2) for i, coupling in enumerate(couplings)]
+
+    @torch.no_grad()
+    def _start(self, x: Tensor, cond: Tensor, mask: Tensor | None) -> None:
+        """Let every ActNorm see its first input."""
+        for step, step_cond, step_mask in self._steps(cond, mask):
+            x, _ = step(x, step_cond, step_mask)
 
     def inverse(self, z: Tensor, cond: Tensor, mask: Tensor | None = None) -> Tensor:
         """Map z (B, C, T) to x; ``cond`` and ``mask`` are those given to :meth:`forward`."""

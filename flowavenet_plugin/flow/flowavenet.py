@@ -42,6 +42,7 @@ class FloWaveNet(nn.Module):
         affine: bool = True,
         causal: bool = False,
         upsample_scales: Sequence[int] = (16, 16),
+        reversible: bool = True,
     ) -> None:
         """Build the network.
 
@@ -57,6 +58,8 @@ class FloWaveNet(nn.Module):
             affine: Affine couplings, else additive.
             causal: WaveNets reach to the past only.
             upsample_scales: Factors of the conditioning's upsampling; their product is the hop length in samples.
+            reversible: The backward pass rebuilds activations from the outputs of blocks: memory doesn't grow with
+                ``n_flow`` nor ``n_layer``. False: activations are kept, which takes less time.
 
         Raises:
             ValueError: If a size is out of range.
@@ -69,14 +72,23 @@ class FloWaveNet(nn.Module):
             )
         self.n_mels = n_mels
         self.upsampler = ConditionUpsampler(upsample_scales)
-        wavenet = dict(filter_size=filter_size, kernel_size=kernel_size, causal=causal)
+        block = dict(
+            n_flow=n_flow,
+            affine=affine,
+            n_layer=n_layer,
+            reversible=reversible,
+            filter_size=filter_size,
+            kernel_size=kernel_size,
+            causal=causal,
+        )
         self.blocks = nn.ModuleList()
         channels, cond_channels = 1, n_mels
         for i in range(1, n_block + 1):
             split = i % block_per_split == 0 and i < n_block
             channels, cond_channels = 2 * channels, 2 * cond_channels
-            self.blocks.append(FlowBlock(channels, cond_channels, n_flow, affine, split, n_layer=n_layer, **wavenet))
+            self.blocks.append(FlowBlock(channels, cond_channels, split=split, **block))
             channels = channels // 2 if split else channels
+        self._orders: dict[torch.device, list[Tensor]] = {}
 
     @property
     def hop_length(self) -> int:
@@ -116,14 +128,15 @@ class FloWaveNet(nn.Module):
         """
         size = self._check(x, cond)
         x, cond, mask = self._prepare(x, cond, lengths)
+        cond = cond.transpose(1, 2).contiguous()
         logdet = x.new_zeros(x.shape[0])
         leaves = []
-        for block in self.blocks:
-            x, cond = squeeze(x), squeeze(cond)
+        for block, order in zip(self.blocks, self._cond_orders(x.device), strict=True):
+            x = squeeze(x)
             mask = None if mask is None else squeeze(mask)
-            x, block_logdet = block(x, cond, mask)
+            x, block_logdet = block.forward_shared(x, cond, order, mask)
             logdet = logdet + block_logdet
-            cond, mask = block.orient(cond), block.orient(mask)
+            mask = block.orient(mask)
             if block.split is not None:
                 x, leaf = x.chunk(2, dim=1)
                 leaves.append(leaf)
@@ -172,6 +185,19 @@ class FloWaveNet(nn.Module):
         count = x.new_full((x.shape[0],), x.shape[2]) if lengths is None else lengths.to(x.dtype)
         energy = 0.5 * noise.square().sum(dim=(1, 2))
         return (logdet - energy) / count - 0.5 * math.log(2 * math.pi)
+
+    def _cond_orders(self, device: torch.device) -> list[Tensor]:
+        """List where each block's squeezed conditioning channels are among the values of 2, 4, ... columns."""
+        if device not in self._orders:
+            self._orders[device] = [self._cond_order(i).to(device) for i in range(len(self.blocks))]
+        return self._orders[device]
+
+    def _cond_order(self, index: int) -> Tensor:
+        n = 2 ** (index + 1)
+        places = torch.arange(n * self.n_mels, device="cpu").view(1, n, self.n_mels).transpose(1, 2)
+        for block in self.blocks[:index]:
+            places = block.orient(squeeze(places))
+        return squeeze(places).flatten()
 
     def _check(self, x: Tensor, cond: Tensor) -> int:
         if x.dim() != 3 or x.shape[1] != 1:

@@ -12,6 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, distributed, nn
 
+from flowavenet_plugin.flow.chain import Chain, run_chain
+from flowavenet_plugin.flow.step_passes import ADDITIVE, AFFINE, SPLIT, Step
 from flowavenet_plugin.flow.wavenet import WaveNet
 
 
@@ -56,11 +58,11 @@ class ActNorm(nn.Module):
         self.scale = nn.Parameter(torch.ones(1, channels, 1))
         # A float: ESPnet2 averages the floats of the best models, and logs a line for every integer that it sums up.
         self.register_buffer("initialized", torch.zeros(()))
-        self._started = False  # spares reading the buffer, which waits for the GPU, in every pass
+        self.started = False  # spares reading the buffer, which waits for the GPU, in every pass
 
     def forward(self, x: Tensor, cond: Tensor | None = None, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map x to z; see the module's text for shapes."""
-        if self.training and not self._started:
+        if self.training and not self.started:
             self._start(x, mask)
         log_scale = torch.log(torch.abs(self.scale))
         z = self.scale * (x + self.loc)
@@ -84,7 +86,7 @@ class ActNorm(nn.Module):
             self.loc.copy_(-mean[None, :, None])
             self.scale.copy_(1.0 / (std[None, :, None] + 1e-6))
             self.initialized.fill_(1)
-        self._started = True
+        self.started = True
 
     @staticmethod
     def _total(values: Tensor) -> Tensor:
@@ -94,7 +96,7 @@ class ActNorm(nn.Module):
 
     def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        self._started = False
+        self.started = False
 
 
 class Coupling(nn.Module):
@@ -102,6 +104,8 @@ class Coupling(nn.Module):
 
     #: Values that the network predicts per changed channel.
     n_factor: int
+    #: Of :class:`~flowavenet_plugin.flow.step_passes.Step`.
+    kind: str
 
     def __init__(self, channels: int, cond_channels: int, **wavenet: int | bool) -> None:
         """Build the network.
@@ -124,6 +128,7 @@ class AffineCoupling(Coupling):
     """z_b = (x_b - t) exp(-log_s), with log_s and t from a WaveNet of x_a (arXiv 1811.02155, section 3.2)."""
 
     n_factor = 2
+    kind = AFFINE
 
     def forward(self, x: Tensor, cond: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map x to z; see the module's text for shapes."""
@@ -147,6 +152,7 @@ class AdditiveCoupling(Coupling):
     """z_b = x_b + m, with m from a WaveNet of x_a: the paper's volume-preserving variant."""
 
     n_factor = 1
+    kind = ADDITIVE
 
     def forward(self, x: Tensor, cond: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map x to z; see the module's text for shapes."""
@@ -168,9 +174,17 @@ class GaussianSplit(nn.Module):
     log-density of the half under its Gaussian is the standard-normal log-density of z_b plus the log-determinant.
     """
 
-    def __init__(self, channels: int, cond_channels: int, **wavenet: int | bool) -> None:
-        """Build the network; arguments as in :class:`Coupling`."""
+    def __init__(self, channels: int, cond_channels: int, reversible: bool = True, **wavenet: int | bool) -> None:
+        """Build the network.
+
+        Args:
+            channels: C, even.
+            cond_channels: Conditioning channels.
+            reversible: Rebuild activations in the backward pass instead of keeping them.
+            wavenet: Options of :class:`WaveNet`.
+        """
         super().__init__()
+        self.reversible = reversible
         self.prior = WaveNet(channels // 2, channels, cond_channels, **wavenet)
 
     def _predict(self, half: Tensor, cond: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -179,11 +193,10 @@ class GaussianSplit(nn.Module):
 
     def forward(self, x: Tensor, cond: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map x to z; see the module's text for shapes."""
-        x_a, x_b = x.chunk(2, dim=1)
-        mean, log_sd = self._predict(x_a, cond, mask)
-        z = torch.cat([x_a, (x_b - mean) * torch.exp(-log_sd)], dim=1)
-        mask_b = None if mask is None else mask.chunk(2, dim=1)[1]
-        return (z if mask is None else z * mask), -sum_samples(log_sd, mask_b)
+        keep = not self.reversible and torch.is_grad_enabled()
+        chain = Chain([Step(SPLIT, self.prior.shape, None)], self.prior.widest, None, keep)
+        x = x if mask is None else x * mask
+        return run_chain(chain, x, cond.transpose(1, 2), mask, self.prior.stack_parameters())
 
     def inverse(self, z: Tensor, cond: Tensor, mask: Tensor | None = None) -> Tensor:
         """Map z to x; see the module's text for shapes."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from flowavenet_plugin.kernels.fused_gate import gated_activation
+from flowavenet_plugin.kernels.stack_weights import StackShape
 
 FRONT_KERNEL_SIZE = 3
 
@@ -114,9 +115,21 @@ class WaveNet(nn.Module):
         )
         self.skip = weight_norm(nn.Conv1d(filter_size, filter_size, 1))
         self.end = ZeroConv1d(filter_size, out_channels)
+        self.shape = StackShape(n_layer, causal)
+        #: Columns on each side (causal: in the past) that one convolution reaches at most.
+        self.widest = self.shape.reach(kernel_size, FRONT_KERNEL_SIZE)
         #: Columns on each side (causal: in the past) that one output column depends on.
         taps = FRONT_KERNEL_SIZE - 1 + (kernel_size - 1) * (2**n_layer - 1)
         self.reach = taps if causal else taps // 2
+
+    def stack_parameters(self) -> list[Tensor]:
+        """List the parameters in the order of :meth:`StackWeights.of`."""
+        inner = [conv for layer in self.layers for conv in (layer.dilated.conv, layer.out)]
+        found = []
+        for conv in (self.front.conv, self.cond, *inner, self.skip):
+            weight = conv.parametrizations.weight
+            found += [conv.bias, weight.original0, weight.original1]
+        return [*found, self.end.conv.weight, self.end.conv.bias, self.end.scale]
 
     def forward(self, x: Tensor, cond: Tensor, columns: Tensor | None = None) -> Tensor:
         """Run the stack.

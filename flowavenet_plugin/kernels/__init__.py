@@ -1,1 +1,1 @@
-"""Element-wise kernels, each with a plain torch reference."""
+"""What training computes, in few passes; the modules of ``flow`` are the plain torch reference."""

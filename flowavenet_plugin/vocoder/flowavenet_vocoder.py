@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from flowavenet_plugin.flow.flowavenet import FloWaveNet
+from flowavenet_plugin.flow.prepared import PreparedFlow
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
+from flowavenet_plugin.vocoder.streaming import NoiseSource, Synthesis
 
 
 class FloWaveNetVocoder(AbsVocoder):
@@ -32,6 +33,7 @@ class FloWaveNetVocoder(AbsVocoder):
         causal: bool = False,
         upsample_scales: Sequence[int] = (16, 16),
         temperature: float = 0.8,
+        reversible: bool = True,
     ) -> None:
         """Build the vocoder.
 
@@ -49,16 +51,19 @@ class FloWaveNetVocoder(AbsVocoder):
             causal: WaveNets reach to the past only.
             upsample_scales: Their product must be ``hop_length``.
             temperature: Standard deviation of the noise that :meth:`inference` draws, from 0.
+            reversible: See :class:`FloWaveNet`: less memory in training.
 
         Raises:
             ValueError: If the upsampling doesn't give ``hop_length`` samples per frame, or a size is out of range.
         """
         super().__init__(fs, hop_length, n_mels)
+        self._prepared: PreparedFlow | None = None
         if math.prod(upsample_scales) != hop_length:
             raise ValueError(
                 f"upsample_scales {list(upsample_scales)} give {math.prod(upsample_scales)} samples per frame, "
                 f"but the features' hop_length is {hop_length}"
             )
+        self._causal = causal
         self.temperature = _check_temperature(temperature)
         self.flow = FloWaveNet(
             n_mels=n_mels,
@@ -71,6 +76,7 @@ class FloWaveNetVocoder(AbsVocoder):
             affine=affine,
             causal=causal,
             upsample_scales=upsample_scales,
+            reversible=reversible,
         )
 
     def loss(
@@ -81,12 +87,16 @@ class FloWaveNetVocoder(AbsVocoder):
         Arguments and return values as in :meth:`AbsVocoder.loss`; the weight is the number of samples.
 
         Raises:
-            ValueError: If an item's waveform and features don't fit each other.
+            ValueError: If an item's waveform and features don't fit each other; seen for lengths on the CPU only.
         """
-        self._check_lengths(wav_lengths, feats_lengths)
         size = feats.shape[1] * self.hop_length
         x = F.pad(wav, (0, size - wav.shape[1]))[:, None]  # (B, 1, frames * hop_length); a negative pad cuts
-        full = bool((wav_lengths == size).all())
+        if wav_lengths.device.type == "cpu":
+            self._check_lengths(wav_lengths, feats_lengths)
+            full = bool((wav_lengths == size).all())
+        else:  # reading them would wait for the GPU; padding reaches to the longest item's end
+            full = len(wav) == 1 and wav.shape[1] == size
+        wav_lengths = wav_lengths.to(wav.device)
         noise, logdet = self.flow(x, self._condition(feats), None if full else wav_lengths)
         count = wav_lengths.sum()
         log_p = -0.5 * noise.square().sum() / count - 0.5 * math.log(2 * math.pi)
@@ -102,6 +112,7 @@ class FloWaveNetVocoder(AbsVocoder):
         temperature: float | None = None,
         seed: int | Sequence[int] | None = None,
         noise: Tensor | None = None,
+        dtype: torch.dtype | None = None,
     ) -> Tensor:
         """Turn features into sound.
 
@@ -112,6 +123,7 @@ class FloWaveNetVocoder(AbsVocoder):
             seed: Seed of the noise: a whole number from 0, or a sequence of them. The same seed gives the same
                 waveform on the same device. Default: from torch's global generator.
             noise: The noise itself, standard normal, shape (frames * hop_length,).
+            dtype: Precision inside the WaveNets, see :meth:`prepare`.
 
         Returns:
             Waveform, amplitude in about [-1, 1], shape (frames * hop_length,).
@@ -132,7 +144,107 @@ class FloWaveNetVocoder(AbsVocoder):
                 f"need ({size},)"
             )
         noise = noise.to(feats) * _check_temperature(1.0 if temperature is None else temperature)
-        return self.flow.inverse(noise[None, None], self._condition(feats[None]))[0, 0]
+        return self.prepare(dtype).inverse(noise[None, None], self._condition(feats[None]))[0, 0]
+
+    @torch.no_grad()
+    def inference_batch(
+        self,
+        feats: Sequence[Tensor],
+        temperature: float | None = None,
+        seeds: Sequence[int | Sequence[int]] | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> list[Tensor]:
+        """Turn several utterances into sound at once; each comes out as from :meth:`inference`.
+
+        Args:
+            feats: Un-normalised features of each, shape (frames, n_mels).
+            temperature: Standard deviation of the noise; default: the constructor's.
+            seeds: Seed of each; default: from torch's global generator.
+            dtype: Precision inside the WaveNets, see :meth:`prepare`.
+
+        Returns:
+            Waveform of each, shape (frames * hop_length,).
+
+        Raises:
+            ValueError: If a shape or the temperature is impossible, or there are not as many seeds as utterances.
+        """
+        seeds = [None] * len(feats) if seeds is None else seeds
+        if len(seeds) != len(feats):
+            raise ValueError(f"{len(seeds)} seeds for {len(feats)} utterances")
+        scale = _check_temperature(self.temperature if temperature is None else temperature)
+        for item in feats:
+            self._check_feats(item)
+        sizes = [len(item) * self.hop_length for item in feats]
+        noise = [scale * self._draw(size, seed).to(feats[0]) for size, seed in zip(sizes, seeds, strict=True)]
+        cond = torch.nn.utils.rnn.pad_sequence([self.normalize(item) for item in feats], batch_first=True)
+        noise = torch.nn.utils.rnn.pad_sequence(noise, batch_first=True)
+        lengths = None if min(sizes) == max(sizes) else torch.tensor(sizes, device=cond.device)
+        wavs = self.prepare(dtype).inverse(noise[:, None], cond.transpose(1, 2), lengths)[:, 0]
+        return [wav[:size] for wav, size in zip(wavs, sizes, strict=True)]
+
+    def stream(
+        self,
+        feats: Iterable[Tensor],
+        temperature: float | None = None,
+        seed: int | Sequence[int] | None = None,
+        dtype: torch.dtype | None = None,
+        chunk_frames: int = 32,
+    ) -> Iterator[Tensor]:
+        """Turn features into sound while they arrive; joined, it is what :meth:`inference` makes of all of them.
+
+        Frame i is heard once ``look_ahead`` frames more have arrived, and those that fill up its chunk. Memory
+        doesn't grow with the length.
+
+        Args:
+            feats: Un-normalised features in pieces of any size, shape (frames_i, n_mels).
+            temperature: As in :meth:`inference`.
+            seed: As in :meth:`inference`.
+            dtype: As in :meth:`inference`.
+            chunk_frames: Frames computed at once, from 1: fewer are heard earlier but cost more.
+
+        Yields:
+            Sound, shape (samples,), whenever there is more of it.
+
+        Raises:
+            ValueError: If a shape, the temperature or ``chunk_frames`` is impossible, or no frame arrives.
+        """
+        scale = _check_temperature(self.temperature if temperature is None else temperature)
+        if chunk_frames < 1:
+            raise ValueError(f"chunk_frames must be at least 1, not {chunk_frames}")
+        synthesis = Synthesis(self.prepare(dtype), NoiseSource(seed), scale, chunk_frames)
+        for piece in feats:
+            if len(piece):
+                self._check_feats(piece)
+                yield from synthesis.push(self.normalize(piece))
+        yield from synthesis.finish()
+
+    @property
+    def look_ahead(self) -> int:
+        """Frames after a frame that its sound may depend on."""
+        reach = self.flow.column - 1 if self._causal else self.flow.receptive_field
+        return math.ceil(reach / self.hop_length) + len(self.flow.upsampler.scales)
+
+    def prepare(self, dtype: torch.dtype | None = None) -> PreparedFlow:
+        """Fold the weights for inference, unless that is done already; all that makes sound comes here by itself.
+
+        Args:
+            dtype: Precision inside the WaveNets, for instance ``torch.bfloat16``; samples always keep the precision
+                of the weights. Default: that of the weights.
+        """
+        made = self._prepared
+        if made is None or made.dtype != (made.float_dtype if dtype is None else dtype) or made.stale:
+            self._prepared = None  # frees the memory first
+            self._prepared = made = PreparedFlow(self.flow, dtype)
+        return made
+
+    def train(self, mode: bool = True) -> FloWaveNetVocoder:
+        """Switch between training and evaluation; training forgets what :meth:`prepare` made."""
+        if mode:
+            self._prepared = None
+        return super().train(mode)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_prepared": None}
 
     @torch.no_grad()
     def log_likelihood(self, wav: Tensor, feats: Tensor) -> Tensor:
@@ -150,7 +262,7 @@ class FloWaveNetVocoder(AbsVocoder):
         samples, frames = torch.tensor(wav.shape), torch.tensor(feats.shape[:1])
         if wav.dim() != 1:
             raise ValueError(f"expected a waveform of shape (samples,), got {tuple(wav.shape)}")
-        stats = self.loss(wav[None].to(feats), feats[None], samples.to(feats.device), frames.to(feats.device))[1]
+        stats = self.loss(wav[None].to(feats), feats[None], samples, frames)[1]
         return stats["log_likelihood"]
 
     def _condition(self, feats: Tensor) -> Tensor:
@@ -158,10 +270,7 @@ class FloWaveNetVocoder(AbsVocoder):
 
     @staticmethod
     def _draw(size: int, seed: int | Sequence[int] | None) -> Tensor:
-        if seed is None:
-            return torch.randn(size)
-        # numpy's stream doesn't depend on how it is cut into pieces, nor on the device.
-        return torch.from_numpy(np.random.default_rng(seed).standard_normal(size, dtype=np.float32))
+        return NoiseSource(seed).draw(size)
 
     def _check_feats(self, feats: Tensor) -> None:
         if feats.dim() != 2 or feats.shape[1] != self.n_mels or feats.shape[0] == 0:

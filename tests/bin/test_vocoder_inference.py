@@ -102,6 +102,31 @@ def test_jobs_with_their_own_keys_share_a_folder(corpus: Path, tmp_path: Path) -
         assert (tmp_path / f"jobs/wav/utt{i}.wav").read_bytes() == (tmp_path / f"alone/wav/utt{i}.wav").read_bytes()
 
 
+def test_a_batch_changes_neither_sound_nor_order(corpus: Path, tmp_path: Path) -> None:
+    decode(corpus, tmp_path / "single")
+    decode(corpus, tmp_path / "batch", "--batch_size", "3")
+    assert list(read_scp(tmp_path / "batch/wav/wav.scp")) == list(read_scp(tmp_path / "batch/utt2rtf"))
+    for uid in open_feats(corpus / "feats.scp"):
+        single, batch = (soundfile.read(tmp_path / f"{name}/wav/{uid}.wav")[0] for name in ("single", "batch"))
+        np.testing.assert_allclose(batch, single, atol=1.5 / 2**15)
+    assert "at least 1, not 0" in refused(corpus, tmp_path, "--batch_size", "0")
+
+
+def test_precision_and_denoiser_are_options(corpus: Path, tmp_path: Path) -> None:
+    decode(corpus, tmp_path / "plain")
+    decode(corpus, tmp_path / "float32", "--dtype", "float32")
+    decode(corpus, tmp_path / "bfloat16", "--dtype", "bfloat16")
+    decode(corpus, tmp_path / "denoised", "--denoiser_strength", "0.5")
+    sounds = {
+        name: soundfile.read(tmp_path / f"{name}/wav/utt0.wav")[0]
+        for name in ("plain", "float32", "bfloat16", "denoised")
+    }
+    assert np.array_equal(sounds["plain"], sounds["float32"])
+    for name in ("bfloat16", "denoised"):
+        assert 0 < np.abs(sounds[name] - sounds["plain"]).max() < 0.1
+    assert "-1" in refused(corpus, tmp_path, "--denoiser_strength", "-1")
+
+
 def test_config_file_and_command_line(corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "decode.yaml").write_text("temperature: 0.5\nseed: 5\n")
     decode(corpus, tmp_path / "file", "--config", str(tmp_path / "decode.yaml"))

@@ -93,6 +93,16 @@ def test_loss_counts_samples_not_padding() -> None:
     assert weight.item() == 91
 
 
+@pytest.mark.parametrize("reversible", [True, False])
+def test_option_reversible_reaches_the_flow_and_leaves_the_loss_as_it_is(reversible: bool) -> None:
+    made = vocoder(reversible=reversible)
+    assert all(block.reversible is reversible for block in made.flow.blocks)
+    wav, feats = torch.randn(2, 60).double(), torch.randn(2, 5, 5).double()
+    loss = made.loss(wav, feats, torch.tensor([60, 60]), torch.tensor([5, 5]))[0]
+    alone = [made.log_likelihood(wav[i], feats[i]) for i in range(2)]
+    torch.testing.assert_close(-loss.detach(), torch.stack(alone).mean())
+
+
 def test_statistics_standardise_and_travel_in_the_state_dict() -> None:
     made = vocoder()
     raw = torch.randn(4, 5).double()

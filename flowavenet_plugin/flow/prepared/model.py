@@ -1,0 +1,100 @@
+"""The whole inverse for inference."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from flowavenet_plugin.flow.flowavenet import FloWaveNet
+from flowavenet_plugin.flow.prepared.session import InverseSession
+from flowavenet_plugin.flow.prepared.step import PreparedBlock
+from flowavenet_plugin.flow.prepared.upsample import PreparedUpsampler
+
+#: Samples of a whole batch that go through the flow at once: bounds the memory, and reads all weights rarely enough.
+CHUNK_SAMPLES = 2**16
+
+
+class PreparedFlow:
+    """A :class:`FloWaveNet` with folded weights: its :meth:`FloWaveNet.inverse` only, faster and in bounded memory.
+
+    It is made from the weights as they are and doesn't follow them when they change; :attr:`stale` tells.
+
+    Example:
+        >>> flow = FloWaveNet(n_mels=4, n_block=2, n_flow=2, filter_size=8, upsample_scales=(2, 4)).eval()
+        >>> noise, cond = torch.randn(3, 1, 40), torch.randn(3, 4, 5)
+        >>> torch.allclose(PreparedFlow(flow).inverse(noise, cond), flow.inverse(noise, cond), atol=1e-5)
+        True
+    """
+
+    @torch.no_grad()
+    def __init__(self, flow: FloWaveNet, dtype: torch.dtype | None = None) -> None:
+        """Fold the weights.
+
+        Args:
+            flow: The network.
+            dtype: Precision inside the WaveNets, for instance ``torch.bfloat16``; samples and conditioning's upsampling
+                keep that of the network. Default: the network's.
+        """
+        self._flow = flow
+        self._state = _state(flow)
+        self.float_dtype, self.device = flow.upsampler.layers[0].bias.dtype, flow.upsampler.layers[0].bias.device
+        self.dtype = self.float_dtype if dtype is None else dtype
+        self.n_mels, self.hop_length, self.column = flow.n_mels, flow.hop_length, flow.column
+        self.upsampler = PreparedUpsampler(flow.upsampler)
+        self.blocks: list[PreparedBlock] = []  # from the first to the last, as in the flow
+        x_odd = cond_odd = 0
+        for number, block in enumerate(flow.blocks, 1):
+            self.blocks.append(PreparedBlock(block, number, x_odd, cond_odd, flow.n_mels, self.dtype))
+            x_odd = 0 if block.split is not None else (x_odd + len(block.steps)) % 2
+            cond_odd = (cond_odd + len(block.steps)) % 2
+
+    @property
+    def stale(self) -> bool:
+        """Whether the network's weights were replaced or changed since; a change through ``.data`` isn't seen."""
+        return self._state != _state(self._flow)
+
+    def session(self, batch: int = 1, lengths: Tensor | None = None) -> InverseSession:
+        """Start to synthesise in pieces.
+
+        Args:
+            batch: Items side by side.
+            lengths: Samples of each item, if they differ, shape (B,).
+        """
+        return InverseSession(self, batch, lengths)
+
+    def inverse(self, noise: Tensor, cond: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Map noise to audio.
+
+        Args:
+            noise: Noise, shape (B, 1, T) with T = frames * hop_length.
+            cond: Conditioning, shape (B, n_mels, frames).
+            lengths: Samples of each item, shape (B,), as in :meth:`FloWaveNet.inverse`.
+
+        Returns:
+            Waveform, shape (B, 1, T), zero beyond ``lengths``.
+
+        Raises:
+            ValueError: If shapes don't fit each other or the model.
+        """
+        batch, frames = cond.shape[0], cond.shape[2]
+        if tuple(noise.shape) != (batch, 1, frames * self.hop_length) or cond.shape[1] != self.n_mels:
+            raise ValueError(
+                f"noise of shape {tuple(noise.shape)} and conditioning of shape {tuple(cond.shape)} don't fit "
+                f"n_mels={self.n_mels} and {self.hop_length} samples per frame"
+            )
+        noise = noise.to(self.float_dtype)
+        session = self.session(batch, lengths)
+        step = max(1, CHUNK_SAMPLES // (self.hop_length * batch))
+        out = torch.empty(batch, noise.shape[2], dtype=noise.dtype, device=noise.device)
+        done = 0
+        for first in range(0, frames, step):
+            last = min(first + step, frames)
+            samples = noise[:, 0, first * self.hop_length : last * self.hop_length]
+            piece = session.push(samples, cond[:, :, first:last].transpose(1, 2), final=last == frames)
+            out[:, done : done + piece.shape[1]] = piece
+            done += piece.shape[1]
+        return out[:, None]
+
+
+def _state(flow: FloWaveNet) -> list[tuple[int, int]]:
+    return [(parameter.data_ptr(), parameter._version) for parameter in flow.parameters()]

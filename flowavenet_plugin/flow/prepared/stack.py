@@ -1,0 +1,181 @@
+"""A WaveNet of a coupling or a split for inference, on rows of samples in their order of time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from flowavenet_plugin.flow.prepared.convolution import DilatedConvolution, WinogradConvolution
+from flowavenet_plugin.flow.prepared.layout import bit_reversal, cond_in_time
+from flowavenet_plugin.flow.prepared.matrices import Scratch, add_product, product
+
+RESIDUAL = math.sqrt(0.5)
+
+#: Conditioning of a half (0 or 1) for rows from first to last, shape (B, rows, 2**block * bands).
+Cond = Callable[[int, int, int], Tensor]
+
+
+class PreparedStack:
+    """Weights of a :class:`~flowavenet_plugin.flow.wavenet.WaveNet` as matrices, and the forward pass with them.
+
+    Weight norm, the end convolution's scale and what the caller hands over as ``end_scale`` and ``end_shift`` are
+    folded in. tanh(f) sigmoid(g) = 2ab - b with a = sigmoid(2f), b = sigmoid(g): the factors are in the weights.
+    The stack runs in ``dtype``, but what it predicts from its last hidden state is of the flow's precision.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        n_mels: int,
+        block: int,
+        halves: tuple[int, ...],
+        end_order: Tensor,
+        end_scale: Tensor,
+        end_shift: Tensor,
+        dtype: torch.dtype,
+    ) -> None:
+        """Fold the weights.
+
+        Args:
+            net: The WaveNet.
+            n_mels: Mel bands of the conditioning.
+            block: Number of the context block, from 1.
+            halves: Halves of the conditioning that it reads, in the order of its channels.
+            end_order: The prediction's channels that are wanted, in the order wanted, shape (out,).
+            end_scale: Factor of each, shape (out,).
+            end_shift: What is added to each, shape (out,).
+            dtype: Precision of the stack.
+        """
+        front = net.front.conv.weight.detach()  # (width, channels, taps)
+        self.width, channels, taps = front.shape
+        causal, depth = net.front.left > 0, len(net.layers)
+        order = bit_reversal(channels.bit_length() - 1).to(front.device)
+        self.channels, self.halves, self.dtype = channels, halves, dtype
+        self.front_left = taps - 1 if causal else taps // 2
+        self.front = front[:, order].permute(2, 1, 0).reshape(taps * channels, self.width).contiguous()
+        self.front_bias = net.front.conv.bias.detach()
+        twice = torch.ones(2 * self.width, 1, device=front.device, dtype=front.dtype)
+        twice[: self.width] = 2.0
+        self._keep_layers(net, causal, twice)
+        self._keep_cond(net, n_mels, block, twice, depth)
+        self.skip = self._matrix(net.skip.weight[:, :, 0])
+        self.skip_bias = net.skip.bias.detach().to(dtype)
+        scale = end_scale * torch.exp(3.0 * net.end.scale.detach()[0, end_order, 0])
+        self.end = (net.end.conv.weight.detach()[end_order, :, 0] * scale[:, None]).t().contiguous()
+        self.end_bias = net.end.conv.bias.detach()[end_order] * scale + end_shift
+        #: Rows before and after a row that its prediction depends on.
+        self.left = self.front_left + sum(conv.left for conv in self.convolutions)
+        self.right = taps - 1 - self.front_left + sum(conv.right for conv in self.convolutions)
+
+    def _matrix(self, weight: Tensor) -> Tensor:
+        """Turn (out, in) into (in, out) of the stack's precision."""
+        return weight.detach().t().to(self.dtype).contiguous()
+
+    def _keep_layers(self, net: nn.Module, causal: bool, twice: Tensor) -> None:
+        self.convolutions: list[DilatedConvolution] = []
+        self.residual, self.residual_bias, self.to_skip = [], [], []
+        skip_bias = 0.0
+        for i, layer in enumerate(net.layers):
+            weight, out, bias = layer.dilated.conv.weight.detach(), layer.out.weight.detach()[:, :, 0], layer.out.bias
+            taps = [(weight[:, :, j] * twice).t() for j in range(weight.shape[2])]
+            kind = WinogradConvolution if len(taps) == 3 and weight.device.type == "cpu" else DilatedConvolution
+            self.convolutions.append(kind(taps, 2**i, causal).to(self.dtype))
+            # The gate comes out negative, as b - 2ab.
+            self.to_skip.append(-self._matrix(out[-self.width :]))
+            skip_bias = skip_bias + bias.detach()[-self.width :]
+            if i + 1 < len(net.layers):
+                self.residual.append(-RESIDUAL * self._matrix(out[: self.width]))
+                self.residual_bias.append((RESIDUAL * bias.detach()[: self.width]).to(self.dtype))
+        self.skip_sum_bias = skip_bias.to(self.dtype)
+
+    def _keep_cond(self, net: nn.Module, n_mels: int, block: int, twice: Tensor, depth: int) -> None:
+        self.cond: list[list[Tensor]] = []  # per layer, per half: (2**block * bands, 2 * width)
+        self.bias: list[Tensor] = []
+        weights, biases = net.cond.weight.detach()[:, :, 0].chunk(depth), net.cond.bias.detach().chunk(depth)
+        for layer, weight, bias in zip(net.layers, weights, biases, strict=True):
+            parts = weight.chunk(len(self.halves), dim=1)
+            in_time = (cond_in_time(part, n_mels, block, h) for part, h in zip(parts, self.halves, strict=True))
+            self.cond.append([self._matrix(part * twice) for part in in_time])
+            self.bias.append(((bias + layer.dilated.conv.bias.detach()) * twice[:, 0]).to(self.dtype))
+
+    def __call__(
+        self, x: Tensor, first: int, last: int, rows: int, cond: Cond, mask: Tensor | None, scratch: Scratch
+    ) -> Tensor:
+        """Predict for some rows.
+
+        Args:
+            x: Samples of rows ``first - left`` to ``last + right``, zero outside of the utterance, shape (B, values).
+            first: First row to predict for.
+            last: One beyond the last.
+            rows: Rows of the utterance, or more if the end isn't known yet.
+            cond: Gives the conditioning.
+            mask: 1 for rows inside of each item, shape (B, rows, 1); None: all end at ``rows``.
+            scratch: Buffers.
+
+        Returns:
+            Prediction, shape (B, last - first, out).
+        """
+        spans = [(first, last)]  # rows whose hidden states are needed, from the first layer's input to the last's gate
+        for conv in reversed(self.convolutions):
+            spans.insert(0, (max(0, spans[0][0] - conv.left), min(rows, spans[0][1] + conv.right)))
+        hidden = self._hidden(0, spans, x.shape[0], scratch)
+        self._run_front(x, first, spans[0], self._core(hidden, 0, spans), mask)
+        skips = scratch.take("skips", (x.shape[0], last - first, self.width), self.skip)
+        for i, (start, end) in enumerate(spans[1:]):
+            gate = self._gate(i, hidden, start, end, cond, scratch)
+            wanted = gate[:, first - start : last - start]
+            if i == 0:
+                product(wanted, self.to_skip[i], self.skip_sum_bias, skips)
+            else:
+                add_product(skips, wanted, self.to_skip[i])
+            if i + 1 < len(self.convolutions):
+                following = self._hidden(i + 1, spans, x.shape[0], scratch)
+                core = self._core(following, i + 1, spans)
+                torch.mul(hidden[:, self.convolutions[i].left :][:, : end - start], RESIDUAL, out=core)
+                add_product(core.add_(self.residual_bias[i]), gate, self.residual[i])
+                if mask is not None:
+                    core.mul_(mask[:, start:end])
+                hidden = following
+        state = product(skips.relu_(), self.skip, self.skip_bias, scratch.take("last", skips.shape, skips)).relu_()
+        return torch.matmul(state.to(self.end.dtype), self.end).add_(self.end_bias)
+
+    def _hidden(self, i: int, spans: list[tuple[int, int]], batch: int, scratch: Scratch) -> Tensor:
+        """Return room for the i-th layer's input, with rows of zeros where its convolution reaches beyond the ends."""
+        (start, end), (first, last), conv = spans[i], spans[i + 1], self.convolutions[i]
+        length = conv.padded(last - first) + conv.left + conv.right
+        hidden = scratch.take(f"hidden{i % 2}", (batch, length, self.width), self.skip)
+        before = start - (first - conv.left)
+        hidden[:, :before].zero_()
+        hidden[:, before + end - start :].zero_()
+        return hidden
+
+    def _core(self, hidden: Tensor, i: int, spans: list[tuple[int, int]]) -> Tensor:
+        (start, end), (first, _) = spans[i], spans[i + 1]
+        before = start - (first - self.convolutions[i].left)
+        return hidden[:, before : before + end - start]
+
+    def _run_front(self, x: Tensor, first: int, span: tuple[int, int], out: Tensor, mask: Tensor | None) -> None:
+        start, end = span
+        window = x[:, (start - self.front_left - first + self.left) * self.channels :]
+        columns = window.unfold(1, self.front.shape[0], self.channels)[:, : end - start]
+        if self.front.dtype == self.dtype:
+            product(columns, self.front, self.front_bias, out).relu_()
+        else:
+            out.copy_(torch.matmul(columns, self.front).add_(self.front_bias).relu_())
+        if mask is not None:
+            out.mul_(mask[:, start:end])
+
+    def _gate(self, i: int, hidden: Tensor, start: int, end: int, cond: Cond, scratch: Scratch) -> Tensor:
+        """Return the i-th layer's gate, negative, for rows from start to end, shape (B, end - start, width)."""
+        conv, count = self.convolutions[i], end - start
+        out = scratch.take("gates", (hidden.shape[0], conv.padded(count), 2 * self.width), hidden)
+        product(cond(self.halves[0], start, end), self.cond[i][0], self.bias[i], out[:, :count])
+        for half, weight in zip(self.halves[1:], self.cond[i][1:], strict=True):
+            add_product(out[:, :count], cond(half, start, end), weight)
+        conv.add_to(out, hidden, scratch)
+        a, b = out[:, :count].sigmoid_().chunk(2, dim=2)
+        gate = scratch.take("gate", (hidden.shape[0], count, self.width), hidden)
+        return torch.addcmul(b, a, b, value=-2, out=gate)

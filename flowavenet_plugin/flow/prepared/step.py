@@ -1,0 +1,144 @@
+"""One step of the inverse for inference: a coupling or a split, with ActNorm folded into its arithmetic."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from flowavenet_plugin.flow.prepared.layout import bit_reversal
+from flowavenet_plugin.flow.prepared.matrices import Scratch
+from flowavenet_plugin.flow.prepared.stack import Cond, PreparedStack
+from flowavenet_plugin.flow.transforms import AffineCoupling
+
+#: Rows computed at once on a CPU, so that hidden states stay in its caches.
+CPU_ROWS = 2048
+
+
+class PreparedStep:
+    """Changes stream b given stream a: b = (b * scale + shift) * exp(log_s) + t, with log_s and t from a.
+
+    Streams are the even and the odd samples of what the block works on. ActNorm changes both: what it does to b is in
+    scale, shift and t; what it does to a waits for the step that changes a.
+
+    Attributes:
+        a: Stream that is read, 0 or 1; the other one changes.
+        block: Number of the context block, from 1: a column is ``2**block`` samples of the waveform.
+        width: Samples of each stream per column.
+    """
+
+    def __init__(self, stack: PreparedStack, a: int, block: int, affine: bool, scale: Tensor, shift: Tensor) -> None:
+        """Keep the parts; ``scale`` and ``shift`` have the shape (width,)."""
+        self.stack, self.a, self.block, self.affine = stack, a, block, affine
+        self.scale, self.shift = scale, shift
+        self.width = stack.channels
+
+    @torch.no_grad()
+    def __call__(
+        self, a: Tensor, b: Tensor, first: int, rows: int, cond: Cond, mask: Tensor | None, scratch: Scratch
+    ) -> Tensor:
+        """Change some rows of b.
+
+        Args:
+            a: Stream a of these rows and those around, see :class:`PreparedStack`, shape (B, values).
+            b: Stream b, shape (B, n * width).
+            first: First row.
+            rows: Rows of the utterance.
+            cond: Gives the conditioning.
+            mask: As in :class:`PreparedStack`.
+            scratch: Buffers.
+
+        Returns:
+            The new b, shape (B, n * width).
+        """
+        count = b.shape[1] // self.width
+        step = CPU_ROWS if b.device.type == "cpu" else count
+        out = torch.empty(b.shape, dtype=b.dtype, device=b.device)
+        for start in range(0, count, step):
+            end = min(start + step, count)
+            window = a[:, start * self.width : (end + self.stack.left + self.stack.right) * self.width]
+            predicted = self.stack(window, first + start, first + end, rows, cond, mask, scratch)
+            piece = slice(start * self.width, end * self.width)
+            value = torch.addcmul(self.shift, b[:, piece].unflatten(1, (-1, self.width)), self.scale)
+            if self.affine:
+                log_s, t = predicted.chunk(2, dim=2)
+                value = value.mul_(log_s.exp()).add_(t)
+            else:
+                value = value.add_(predicted)
+            out[:, piece] = value.flatten(1)
+        return out
+
+
+class PreparedBlock:
+    """The steps of a context block in the order of the inverse.
+
+    Attributes:
+        steps: The steps; of a block with a split, the first is the split's.
+        loose: Stream whose last ActNorm no step has applied yet.
+        scale: That ActNorm, x * scale + shift, shape (width,).
+        shift: See above.
+        kept: In a block with a split, the stream that goes on to deeper blocks; else None.
+    """
+
+    def __init__(self, block: object, number: int, x_odd: int, cond_odd: int, n_mels: int, dtype: torch.dtype) -> None:
+        """Fold the weights.
+
+        Args:
+            block: The :class:`~flowavenet_plugin.flow.block.FlowBlock`.
+            number: Its number, from 1.
+            x_odd: 1 if an odd number of steps since the last split has swapped the halves of its input.
+            cond_odd: The same for the conditioning, which is never split.
+            n_mels: Mel bands.
+            dtype: Precision of the WaveNets.
+        """
+        count = len(block.steps)
+        self.steps: list[PreparedStep] = []
+        self.kept = None
+        if block.split is not None:
+            self.kept = (x_odd + count) % 2
+            halves = ((cond_odd + count) % 2, (cond_odd + count + 1) % 2)
+            self.steps.append(_split_step(block.split, self.kept, number, halves, n_mels, dtype))
+        pending = None
+        for i in reversed(range(count)):
+            step = block.steps[i]
+            made, pending = _coupling_step(step, (x_odd + i) % 2, number, (cond_odd + i) % 2, n_mels, dtype, pending)
+            self.steps.append(made)
+        self.loose, (self.scale, self.shift) = self.steps[-1].a, pending
+
+
+def _split_step(
+    split: object, kept: int, number: int, halves: tuple[int, int], n_mels: int, dtype: torch.dtype
+) -> PreparedStep:
+    weight = split.prior.end.scale
+    width = weight.shape[1] // 2
+    order = bit_reversal(width.bit_length() - 1).to(weight.device)
+    order = torch.cat([width + order, order])  # the prior predicts mean, then log-deviation
+    one, zero = torch.ones_like(weight[0, :, 0]).detach(), torch.zeros_like(weight[0, :, 0]).detach()
+    stack = PreparedStack(split.prior, n_mels, number, halves, order, one, zero, dtype)
+    return PreparedStep(stack, kept, number, True, one[:width], zero[:width])
+
+
+def _coupling_step(
+    step: object,
+    a: int,
+    number: int,
+    half: int,
+    n_mels: int,
+    dtype: torch.dtype,
+    pending: tuple[Tensor, Tensor] | None,
+) -> tuple[PreparedStep, tuple[Tensor, Tensor]]:
+    """Return the step, and what its ActNorm does to stream a; ``pending`` is what the step before left for b."""
+    norm, net = step.actnorm, step.coupling.net
+    width = norm.scale.shape[1] // 2
+    order = bit_reversal(width.bit_length() - 1).to(norm.scale.device)
+    factor, shift = 1 / norm.scale.detach()[0, :, 0], -norm.loc.detach()[0, :, 0]
+    (factor_a, factor_b), (shift_a, shift_b) = factor.view(2, -1)[:, order], shift.view(2, -1)[:, order]
+    affine = isinstance(step.coupling, AffineCoupling)
+    if affine:
+        end_order = torch.cat([order, width + order])
+        end_scale = torch.cat([torch.ones_like(factor_b), factor_b])
+        end_shift = torch.cat([torch.zeros_like(shift_b), shift_b])
+    else:
+        end_order, end_scale, end_shift = order, -factor_b, shift_b
+    stack = PreparedStack(net, n_mels, number, (half,), end_order, end_scale, end_shift, dtype)
+    scale, offset = (torch.ones_like(factor_b), torch.zeros_like(shift_b)) if pending is None else pending
+    return PreparedStep(stack, a, number, affine, scale * factor_b, offset * factor_b), (factor_a, shift_a)

@@ -1,0 +1,73 @@
+"""Batches as matrices: one row per column of (B, C, T), so that a 1x1 convolution is one matrix product.
+
+Items stand below each other with ``gap`` rows of zeros after each: a convolution that reaches at most ``gap`` rows far
+reads the zeros of its own padding there, never the neighbouring item, and needs no padded copy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Rows:
+    """How (B, C, T) lies in a matrix of B * (T + gap) rows.
+
+    Attributes:
+        batch: B.
+        length: T.
+        gap: Rows of zeros after each item; 0 for a single item, which has the matrix's own end.
+        columns: 1 for rows inside the utterance and 0 beyond, shape (rows, 1); None: all but the gaps are inside.
+    """
+
+    batch: int
+    length: int
+    gap: int
+    columns: Tensor | None = None
+
+    @classmethod
+    def of(cls, x: Tensor, reach: int, mask: Tensor | None = None) -> Rows:
+        """Lay out x (B, C, T) for convolutions that reach ``reach`` rows far; ``mask`` is 1 inside, like x."""
+        rows = cls(x.shape[0], x.shape[2], reach if x.shape[0] > 1 else 0)
+        if mask is None:
+            return rows
+        return cls(rows.batch, rows.length, rows.gap, rows.pack(mask.amax(dim=1, keepdim=True)))
+
+    def pack(self, x: Tensor) -> Tensor:
+        """Turn (B, C, T) into (rows, C); a view where the memory lies so already."""
+        columns = x.transpose(1, 2)
+        return (F.pad(columns, (0, 0, 0, self.gap)) if self.gap else columns).reshape(-1, x.shape[1])
+
+    def unpack(self, rows: Tensor) -> Tensor:
+        """Turn (rows, C) into (B, C, T), a view."""
+        return rows.view(self.batch, self.length + self.gap, -1)[:, : self.length].transpose(1, 2)
+
+    def clear(self, rows: Tensor) -> Tensor:
+        """Set what lies outside of utterances to zero, in place."""
+        if self.columns is not None:
+            rows.mul_(self.columns)
+        elif self.gap:
+            rows.view(self.batch, self.length + self.gap, -1)[:, self.length :].zero_()
+        return rows
+
+    def sum_items(self, rows: Tensor) -> Tensor:
+        """Sum each item's rows, (rows, C) to (B,); what lies outside of utterances must be zero."""
+        return rows.view(self.batch, -1).sum(dim=1)
+
+
+class Scratch:
+    """Buffers that are used again by name: a fresh large tensor costs more (page faults) than to compute with it."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, Tensor] = {}
+
+    def take(self, name: str, rows: int, columns: int, like: Tensor) -> Tensor:
+        """Return an uninitialised matrix of the type of ``like``; the last one of this name becomes invalid."""
+        old = self._buffers.get(name)
+        if old is None or old.shape != (rows, columns) or old.dtype != like.dtype:
+            self._buffers[name] = old = torch.empty(rows, columns, dtype=like.dtype, device=like.device)
+        return old

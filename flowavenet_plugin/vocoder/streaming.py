@@ -1,0 +1,70 @@
+"""Sound while features arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flowavenet_plugin.flow.prepared import PreparedFlow
+
+
+class NoiseSource:
+    """Standard normal noise; the same seed gives the same, however it is cut into pieces and on any device."""
+
+    def __init__(self, seed: int | Sequence[int] | None) -> None:
+        """Start; without a seed the noise comes from torch's global generator."""
+        self._generator = None if seed is None else np.random.default_rng(seed)
+
+    def draw(self, size: int) -> Tensor:
+        """Return the next samples, shape (size,)."""
+        if self._generator is None:
+            return torch.randn(size)
+        return torch.from_numpy(self._generator.standard_normal(size, dtype=np.float32))
+
+
+class Synthesis:
+    """Features of one utterance in, sound out, in chunks of equal size."""
+
+    def __init__(self, flow: PreparedFlow, noise: NoiseSource, temperature: float, chunk_frames: int) -> None:
+        """Start.
+
+        Args:
+            flow: The prepared flow.
+            noise: Where the noise comes from.
+            temperature: Its standard deviation.
+            chunk_frames: Frames computed at once.
+        """
+        self._session = flow.session()
+        self._hop, self._chunk = flow.hop_length, chunk_frames
+        self._noise, self._temperature = noise, temperature
+        self._waiting: list[Tensor] = []
+        self._count = 0
+
+    def push(self, feats: Tensor) -> Iterator[Tensor]:
+        """Take standardised features (frames, n_mels) and yield the sound that is ready."""
+        for piece in feats.split(self._chunk):
+            self._waiting.append(piece)
+            self._count += len(piece)
+            while self._count > self._chunk:  # one frame stays at least, as the end must be marked
+                waiting = torch.cat(self._waiting)
+                self._waiting, self._count = [waiting[self._chunk :]], self._count - self._chunk
+                yield from self._run(waiting[: self._chunk], final=False)
+
+    def finish(self) -> Iterator[Tensor]:
+        """Yield the rest.
+
+        Raises:
+            ValueError: If there were no features.
+        """
+        if not self._count:
+            raise ValueError("no frame of features has arrived")
+        yield from self._run(torch.cat(self._waiting), final=True)
+
+    def _run(self, feats: Tensor, final: bool) -> Iterator[Tensor]:
+        noise = self._noise.draw(len(feats) * self._hop).to(feats) * self._temperature
+        wav = self._session.push(noise[None], feats[None], final)[0]
+        if len(wav):
+            yield wav

@@ -1,0 +1,70 @@
+"""Exported files compute what the vocoder computes, for any length."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from flowavenet_plugin import load_vocoder
+from flowavenet_plugin.bin import export_onnx
+from flowavenet_plugin.vocoder.flowavenet_vocoder import FloWaveNetVocoder
+from flowavenet_plugin.vocoder.loading import save_vocoder
+
+FEATS_CONF = dict(fs=8000, n_fft=64, hop_length=12, n_mels=6, fmin=0, fmax=4000)
+
+
+def save(folder: Path, scales: list[int]) -> Path:
+    """Write a small vocoder whose weights all matter."""
+    torch.manual_seed(0)
+    conf = dict(n_block=3, n_flow=2, n_layer=2, filter_size=4, block_per_split=2, upsample_scales=scales)
+    hop = scales[0] * scales[1]
+    made = FloWaveNetVocoder(8000, hop, 6, **conf)
+    for parameter in made.parameters():
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+    made.set_feats_stats(torch.full((6,), -2.0), torch.full((6,), 0.5))
+    feats_conf = {**FEATS_CONF, "hop_length": hop}
+    config = dict(vocoder="flowavenet", vocoder_conf=conf, feats_extract="fbank", feats_extract_conf=feats_conf)
+    save_vocoder(made, config, folder)
+    return folder / "model.pth"
+
+
+@pytest.mark.parametrize(
+    "kind, name, scales",
+    [("onnx", "x.onnx", [4, 4]), ("onnx", "x.onnx", [3, 4]), ("torch_export", "x.pt2", [4, 4])],
+)
+def test_the_file_is_the_vocoder(tmp_path: Path, kind: str, name: str, scales: list[int]) -> None:
+    if kind == "onnx":
+        pytest.importorskip("onnx")
+        pytest.importorskip("onnxruntime")
+    model_file, output = save(tmp_path, scales), tmp_path / "made" / name
+    export_onnx.main(["--model_file", str(model_file), "--output", str(output), "--format", kind])
+    run = export_onnx.run_onnx if kind == "onnx" else export_onnx.run_torch_export
+    vocoder = load_vocoder(model_file)
+    for frames in (1, 2, 37):
+        feats, noise = export_onnx.example(vocoder, frames)
+        expected = vocoder.inference(feats, noise=noise)
+        torch.testing.assert_close(run(output, feats, noise), expected, rtol=0, atol=1e-4)
+    assert [path.name for path in output.parent.iterdir()] == [name]
+
+
+def test_what_differs_is_refused_and_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export_onnx, "run_torch_export", lambda path, feats, noise: noise + 1)
+    command = ["--model_file", str(save(tmp_path, [4, 4])), "--output", str(tmp_path / "o" / "x.pt2")]
+    with pytest.raises(SystemExit) as stop:
+        export_onnx.main([*command, "--format", "torch_export"])
+    assert "differs" in str(stop.value.code) and not list((tmp_path / "o").iterdir())
+
+
+def test_a_hop_that_torch_export_cannot_do_is_refused(tmp_path: Path) -> None:
+    command = ["--model_file", str(save(tmp_path, [3, 4])), "--output", str(tmp_path / "x.pt2")]
+    with pytest.raises(SystemExit) as stop:
+        export_onnx.main([*command, "--format", "torch_export"])
+    assert "multiple of 8, not 12" in str(stop.value.code)
+
+
+def test_missing_weights_are_named(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as stop:
+        export_onnx.main(["--model_file", str(tmp_path / "gone.pth"), "--output", str(tmp_path / "x.onnx")])
+    assert "gone.pth" in str(stop.value.code)

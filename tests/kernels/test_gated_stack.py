@@ -1,0 +1,93 @@
+"""The stack on rows against the WaveNet module: prediction and every gradient; weight normalisation; the layout."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from flowavenet_plugin.flow.wavenet import WaveNet
+from flowavenet_plugin.kernels import gated_stack
+from flowavenet_plugin.kernels.rows import Rows, Scratch
+from flowavenet_plugin.kernels.stack_weights import StackWeights
+from flowavenet_plugin.kernels.weight_norm import normalise, normalise_backward
+
+
+@pytest.mark.parametrize("piece", [4, 1024])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(n_layer=1, kernel_size=1),
+        dict(n_layer=2, kernel_size=3),
+        dict(n_layer=3, kernel_size=5),
+        dict(n_layer=2, kernel_size=2, causal=True),
+        dict(n_layer=4, kernel_size=3, causal=True),  # reaches further than the input is long
+    ],
+)
+def test_prediction_and_gradients_are_the_modules(
+    options: dict, batch: int, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gated_stack, "PIECE", piece)
+    torch.manual_seed(0)
+    net = WaveNet(3, 4, 6, filter_size=8, **options).double()
+    for parameter in net.parameters():
+        parameter.data.add_(0.3 * torch.randn_like(parameter))
+    columns = torch.ones(batch, 1, 9).double()
+    columns[1:, :, 6:] = 0
+    mask = columns if batch > 1 else None
+    x = (torch.randn(batch, 3, 9).double() * columns).requires_grad_()
+    cond = torch.randn(batch, 6, 9).double().requires_grad_()
+    weights_of_outputs = torch.randn(batch, 4, 9).double() * columns
+    expected = net(x, cond, mask) * columns
+    parameters = net.stack_parameters()
+    expected_grads = torch.autograd.grad(expected, [x, cond, *parameters], weights_of_outputs)
+
+    with torch.no_grad():
+        rows, scratch = Rows.of(x, net.widest, mask), Scratch()
+        weights = StackWeights.of(net.shape, parameters, torch.float64, scratch)
+        cond_rows = rows.pack(cond)
+        grad_cond = torch.zeros_like(cond_rows)
+        out, kept = gated_stack.forward(rows.pack(x), cond_rows, weights, rows, scratch)
+        grad_x, grads = gated_stack.backward(
+            rows.pack(weights_of_outputs), cond_rows, grad_cond, kept, weights, rows, scratch
+        )
+        ours = [rows.unpack(grad_x), rows.unpack(grad_cond), *grads.to_parameters(parameters)]
+    torch.testing.assert_close(rows.unpack(out) * columns, expected.detach())
+    for one, other in zip(ours, expected_grads, strict=True):
+        shape_mask = columns if one is ours[0] else 1.0
+        torch.testing.assert_close(one * shape_mask, other * shape_mask)
+
+
+def test_weight_normalisation_is_torchs() -> None:
+    torch.manual_seed(0)
+    v, g = torch.randn(700, 900).double().requires_grad_(), torch.randn(700, 1).double().requires_grad_()
+    expected = torch._weight_norm(v, g, 0)
+    grad = torch.randn_like(expected)
+    out = torch.empty_like(v)
+    with torch.no_grad():
+        normalise(v, g, out)
+        ours = normalise_backward(grad, v, g)
+    torch.testing.assert_close(out, expected.detach())
+    for one, other in zip(ours, torch.autograd.grad(expected, [v, g], grad), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_rows_have_zeros_between_items_and_come_back() -> None:
+    x = torch.arange(1.0, 13.0).view(2, 2, 3)
+    rows = Rows.of(x, 2)
+    packed = rows.pack(x)
+    assert packed.tolist() == [[1, 4], [2, 5], [3, 6], [0, 0], [0, 0], [7, 10], [8, 11], [9, 12], [0, 0], [0, 0]]
+    assert torch.equal(rows.unpack(packed), x)
+    assert rows.clear(packed + 1).sum() == (x + 1).sum()
+    assert rows.sum_items(packed).tolist() == x.sum(dim=(1, 2)).tolist()
+    one = Rows.of(x[:1], 2)
+    assert one.gap == 0 and one.pack(x[:1]).data_ptr() == x.data_ptr()  # no copy of a single item
+
+
+def test_scratch_hands_out_a_buffer_again_unless_its_form_differs() -> None:
+    scratch, like = Scratch(), torch.zeros(0)
+    first = scratch.take("a", 2, 3, like)
+    assert scratch.take("a", 2, 3, like) is first
+    assert scratch.take("b", 2, 3, like) is not first
+    assert scratch.take("a", 3, 3, like).shape == (3, 3)
+    assert scratch.take("a", 3, 3, like.double()).dtype == torch.float64
