@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import yaml
 
 from flowavenet_plugin.bin import vocoder_inference
 from flowavenet_plugin.bin.vocoder_train import get_parser
+from flowavenet_plugin.tasks.schedule import BudgetHalving
 from flowavenet_plugin.tasks.vocoder import VocoderTask
 
 ROOT = Path(__file__).parent.parent
@@ -40,7 +42,22 @@ def test_training_config_builds_its_model(path: Path, tmp_path: Path) -> None:
     if path == ROOT / "conf" / "train_flowavenet.yaml":
         assert sum(p.numel() for p in model.parameters()) == 182_644_788 - 3_236_352  # less what gets no gradient
         assert args.max_epoch * args.num_iters_per_epoch == 700_000
-        assert args.scheduler_conf["step_size"] * args.num_iters_per_epoch == 200_000
+        halvings = [Fraction(part) * args.max_epoch * args.num_iters_per_epoch for part in args.lr_halvings]
+        assert halvings == [200_000, 400_000, 600_000]
+
+
+@pytest.mark.parametrize("path", TRAIN, ids=name)
+def test_training_config_has_a_schedule_that_ends_with_its_budget(path: Path, tmp_path: Path) -> None:
+    args = get_parser().parse_args(["--config", str(path), "--output_dir", str(tmp_path)])
+    if args.scheduler is None:
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=args.optim_conf["lr"])
+        schedule = BudgetHalving(optimizer, args.lr_halvings, args.max_epoch)
+        for _ in range(args.max_epoch - 1):
+            optimizer.step()
+            schedule.step()
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(args.optim_conf["lr"] / 8)
+    else:  # counted in iterations
+        assert args.scheduler_conf["first_cycle_steps"] == args.max_epoch * args.num_iters_per_epoch
 
 
 @pytest.mark.parametrize("path", TRAIN, ids=name)

@@ -16,17 +16,18 @@ import yaml
 from espnet2.tasks.abs_task import AbsTask, IteratorOptions
 from espnet2.train.class_choices import ClassChoices
 from espnet2.train.distributed_utils import DistributedOption
-from espnet2.train.trainer import Trainer
 from espnet2.tts.feats_extract.abs_feats_extract import AbsFeatsExtract
 from espnet2.utils.get_default_kwargs import get_default_kwargs
-from espnet2.utils.types import str_or_none
+from espnet2.utils.types import str2bool, str_or_none
 from torch import Tensor
 
 from flowavenet_plugin.data.features import FEATS_EXTRACTORS, full_settings
 from flowavenet_plugin.data.scp import check_arks, check_same_ids, read_scp
 from flowavenet_plugin.data.stats import read_stats
 from flowavenet_plugin.tasks.espnet_model import ESPnetVocoderModel
+from flowavenet_plugin.tasks.samples import MAX_SECONDS
 from flowavenet_plugin.tasks.segments import CheckPair, SegmentCollate
+from flowavenet_plugin.tasks.trainer import VocoderTrainer
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
 from flowavenet_plugin.vocoder.loading import PREFIX, check_keys, read_config, read_state_dict, vocoder_from_config
 from flowavenet_plugin.vocoder.registry import VOCODERS
@@ -44,7 +45,7 @@ class VocoderTask(AbsTask):
 
     num_optimizers: int = 1
     class_choices_list = [vocoder_choices, feats_extract_choices]
-    trainer = Trainer
+    trainer = VocoderTrainer
 
     @classmethod
     def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
@@ -62,6 +63,12 @@ class VocoderTask(AbsTask):
             type=int,
             default=16000,
             help="Samples of a training segment, rounded down to whole frames",
+        )
+        group.add_argument(
+            "--dequantize",
+            type=str2bool,
+            default=False,
+            help="Add noise to the audio in training, uniform within a quantisation step of 16-bit audio",
         )
         for class_choices in cls.class_choices_list:
             class_choices.add_arguments(group)
@@ -113,7 +120,13 @@ class VocoderTask(AbsTask):
         vocoder = vocoder_from_config(vars(args))
         if args.feats_stats is not None:
             _load_feats_stats(vocoder, args.feats_stats)
-        return ESPnetVocoderModel(vocoder)
+        return ESPnetVocoderModel(vocoder, getattr(args, "dequantize", False))  # older configurations lack it
+
+    @classmethod
+    def main_worker(cls, args: argparse.Namespace) -> None:
+        """Train in this process; ESPnet2's pass over utterances whose attention is drawn makes our samples."""
+        args.num_att_plot = args.num_samples if args.sample_interval > 0 else 0
+        super().main_worker(args)
 
     @classmethod
     def build_model_from_file(
@@ -156,6 +169,10 @@ class VocoderTask(AbsTask):
             ValueError: If lists don't fit each other, or an archive is broken.
         """
         options = super().build_iter_options(args, distributed_option, mode)
+        if mode == "plot_att":  # utterances to sample: longer than a training segment
+            conf = _feats_conf(args)
+            frames = int(MAX_SECONDS * conf["fs"]) // conf["hop_length"]
+            options.collate_fn = SegmentCollate(conf["hop_length"], frames, train=False)
         check_lists(options.data_path_and_name_and_type, options.shape_files, _feats_conf(args)["n_mels"])
         return options
 

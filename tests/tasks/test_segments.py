@@ -90,6 +90,17 @@ def test_workers_draw_different_places() -> None:
     assert one != two
 
 
+def test_processes_draw_different_places() -> None:
+    batches = [[f"u{i}", f"u{i + 1}"] for i in range(0, 16, 2)]
+    drawn = []
+    for rank in range(2):  # what ESPnet2 gives each process: its part of every batch, and the same seed
+        part = [batch[rank::2] for batch in batches]
+        collate = SegmentCollate(HOP, FRAMES, train=True)
+        factory = SequenceIterFactory(Corpus(), part, seed=0, num_workers=2, collate_fn=collate)
+        drawn.append([start for _, batch in factory.build_iter(1) for start in starts(batch)])
+    assert sum(one == two for one, two in zip(*drawn, strict=True)) <= 2  # of 8 pairs, each of 396 places
+
+
 def test_check_names_the_utterance_and_both_numbers() -> None:
     check = CheckPair(HOP, BANDS)
     assert check("fine", utterance(3, missing=HOP)) is not None

@@ -1,0 +1,84 @@
+"""Checkpoints that survive a kill at any moment: files are whole or absent, what a kill left undone is made good."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from espnet2.train.reporter import Reporter
+
+
+@contextlib.contextmanager
+def whole_files_only() -> Iterator[None]:
+    """While open, ``torch.save`` gives a file its name only when it is whole and on the disk.
+
+    ESPnet2's trainer writes over its only checkpoint, and offers no hook at that place; so ``torch.save`` itself is
+    replaced, for as long as the trainer runs.
+    """
+    plain_save = torch.save
+
+    def save(obj: object, f: Any, *args: Any, **kwargs: Any) -> None:
+        if not isinstance(f, (str, os.PathLike)):
+            plain_save(obj, f, *args, **kwargs)
+            return
+        partial = Path(f).with_name(f".{Path(f).name}.partial")
+        with open(partial, "wb") as file:
+            plain_save(obj, file, *args, **kwargs)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, f)
+
+    torch.save = save
+    try:
+        yield
+    finally:
+        torch.save = plain_save
+
+
+def check_whole(checkpoint: Path) -> None:
+    """Refuse a checkpoint that was cut short.
+
+    Raises:
+        ValueError: If it is no whole archive of ``torch.save``; the message says how to go on.
+    """
+    if zipfile.is_zipfile(checkpoint):
+        return
+    epochs = sorted(checkpoint.parent.glob("*epoch.pth"), key=lambda path: path.stat().st_mtime)
+    weights = epochs[-1] if epochs else "an earlier Nepoch.pth"
+    raise ValueError(
+        f"{checkpoint} is broken: {checkpoint.stat().st_size} bytes, and its end is missing. The optimiser's state is "
+        f"lost. Move the file away and start again, from these weights: --init_param {weights} "
+        f"(run.sh: --tag NEW --resume {weights})"
+    )
+
+
+def finish_last_epoch(output_dir: Path, criteria: Sequence[Sequence[str]]) -> None:
+    """Write what belongs to the epoch of checkpoint.pth and a kill may have left out: its weights and links.
+
+    Args:
+        output_dir: Folder of the experiment.
+        criteria: ESPnet2's ``best_model_criterion``: phase, figure, "min" or "max".
+    """
+    states = torch.load(output_dir / "checkpoint.pth", map_location="cpu", mmap=True, weights_only=False)
+    reporter = Reporter()
+    reporter.load_state_dict(states["reporter"])
+    weights = f"{reporter.get_epoch()}epoch.pth"
+    if not zipfile.is_zipfile(output_dir / weights):
+        torch.save(states["model"], output_dir / weights)
+    _link(output_dir / "latest.pth", weights)
+    for phase, key, mode in criteria:
+        if reporter.has(phase, key) and reporter.get_best_epoch(phase, key, mode) == reporter.get_epoch():
+            _link(output_dir / f"{phase}.{key}.best.pth", weights)
+
+
+def _link(path: Path, target: str) -> None:
+    """Make ``path`` a symbolic link to ``target``, at once."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.unlink(missing_ok=True)
+    partial.symlink_to(target)
+    os.replace(partial, path)

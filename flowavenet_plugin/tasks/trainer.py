@@ -1,0 +1,193 @@
+"""ESPnet2's trainer, made safe against kills and values that aren't finite, and more telling."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from espnet2.train.distributed_utils import DistributedOption
+from espnet2.train.reporter import SubReporter, aggregate, to_reported_value
+from espnet2.train.trainer import Trainer, TrainerOptions
+from espnet2.utils.build_dataclass import build_dataclass
+from torch import nn
+
+from flowavenet_plugin.tasks.averaging import WeightAverage
+from flowavenet_plugin.tasks.samples import show_samples
+from flowavenet_plugin.tasks.saving import check_whole, finish_last_epoch, whole_files_only
+from flowavenet_plugin.tasks.schedule import BudgetHalving
+from flowavenet_plugin.tasks.watch import WatchedBatches
+
+
+@dataclasses.dataclass
+class VocoderTrainerOptions(TrainerOptions):
+    """ESPnet2's options and ours; :meth:`VocoderTrainer.add_arguments` says what they mean."""
+
+    max_skipped: int
+    lr_halvings: Sequence[str | float]
+    ema_decay: float
+    sample_interval: int
+    #: Made by the trainer from ``ema_decay``; no option.
+    average: ClassVar[WeightAverage | None] = None
+
+
+class VocoderTrainer(Trainer):
+    """ESPnet2's trainer; the training loop itself is left to it."""
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Add the options."""
+        group = parser.add_argument_group("Vocoder trainer related")
+        group.add_argument(
+            "--max_skipped",
+            type=int,
+            default=20,
+            help="End with an error after so many updates in a row that had to be skipped, since the loss or its "
+            "gradient was not finite",
+        )
+        group.add_argument(
+            "--lr_halvings",
+            nargs="*",
+            default=[],
+            help="Parts of the training budget (max_epoch) after which the learning rate is halved, for instance "
+            "2/7 4/7 6/7, as in the paper. Not together with --scheduler",
+        )
+        group.add_argument(
+            "--ema_decay",
+            type=float,
+            default=0.0,
+            help="Keep an exponential moving average of the weights with this decay, for instance 0.999, in ema.pth; "
+            "its loss is reported as ema_loss. 0: no",
+        )
+        group.add_argument(
+            "--sample_interval",
+            type=int,
+            default=10,
+            help="Epochs between samples of validation utterances: pictures in images/, pictures and sound in "
+            "tensorboard. 0: no samples",
+        )
+        group.add_argument("--num_samples", type=int, default=2, help="Validation utterances to sample")
+
+    @classmethod
+    def build_options(cls, args: argparse.Namespace) -> TrainerOptions:
+        """Collect the options."""
+        return build_dataclass(VocoderTrainerOptions, args)
+
+    @classmethod
+    def run(
+        cls,
+        optimizers: Sequence[torch.optim.Optimizer],
+        schedulers: Sequence[Any],
+        trainer_options: Any,
+        distributed_option: DistributedOption,
+        **kwargs: Any,
+    ) -> None:
+        """Train.
+
+        Raises:
+            ValueError: If an option is out of range, or the checkpoint to resume from is broken.
+            RuntimeError: If too many updates in a row had to be skipped.
+        """
+        options = trainer_options
+        schedulers = _with_halvings(optimizers, schedulers, options)
+        if options.ema_decay != 0:
+            options.average = WeightAverage(optimizers[0], options.ema_decay)
+        checkpoint = Path(options.output_dir) / "checkpoint.pth"
+        with whole_files_only():
+            if options.resume and checkpoint.exists():
+                check_whole(checkpoint)
+                if _is_first(distributed_option):
+                    finish_last_epoch(checkpoint.parent, options.best_model_criterion)
+            super().run(
+                optimizers=optimizers,
+                schedulers=schedulers,
+                trainer_options=options,
+                distributed_option=distributed_option,
+                **kwargs,
+            )
+
+    @classmethod
+    def train_one_epoch(
+        cls,
+        model: nn.Module,
+        iterator: Iterable,
+        optimizers: Sequence[torch.optim.Optimizer],
+        reporter: SubReporter,
+        options: Any,
+        distributed_option: DistributedOption,
+        **kwargs: Any,
+    ) -> bool:
+        """Train one epoch and watch it; arguments and result as in ESPnet2."""
+        for optimizer in optimizers:
+            # With accum_grad, gradients of an epoch's odd last iterations would count in the next one, but are lost in
+            # a resumed run.
+            optimizer.zero_grad()
+        world_size = distributed_option.dist_world_size if distributed_option.distributed else 1
+        watched = WatchedBatches(iterator, model, optimizers[0], reporter, options, world_size)
+        invalid = super().train_one_epoch(
+            model=model,
+            iterator=watched,
+            optimizers=optimizers,
+            reporter=reporter,
+            options=options,
+            distributed_option=distributed_option,
+            **kwargs,
+        )
+        watched.close()
+        return invalid
+
+    @classmethod
+    def validate_one_epoch(
+        cls,
+        model: nn.Module,
+        iterator: Iterable,
+        reporter: SubReporter,
+        options: Any,
+        distributed_option: DistributedOption,
+    ) -> None:
+        """Validate, and once more with the averaged weights where there are some, which are saved."""
+        super().validate_one_epoch(model, iterator, reporter, options, distributed_option)
+        if options.average is None:
+            return
+        averaged = SubReporter("valid", reporter.get_epoch(), 0)
+        with options.average.applied():
+            super().validate_one_epoch(model, iterator, averaged, options, distributed_option)
+            if _is_first(distributed_option):
+                torch.save(getattr(model, "module", model).state_dict(), Path(options.output_dir) / "ema.pth")
+        reporter.stats["ema_loss"] = [to_reported_value(aggregate(averaged.stats["loss"]))]
+
+    @classmethod
+    def plot_attention(
+        cls,
+        model: nn.Module,
+        output_dir: Path | None,
+        summary_writer: Any,
+        iterator: Iterable,
+        reporter: SubReporter,
+        options: Any,
+    ) -> None:
+        """Sample fixed utterances: what ESPnet2 calls on the first process, after validation, to draw attention."""
+        epoch = reporter.get_epoch()
+        if epoch % options.sample_interval == 0:
+            model.eval()
+            show_samples(model.vocoder, iterator, epoch, Path(options.output_dir) / "images", summary_writer)
+
+
+def _is_first(distributed_option: DistributedOption) -> bool:
+    return not distributed_option.distributed or distributed_option.dist_rank == 0
+
+
+def _with_halvings(
+    optimizers: Sequence[torch.optim.Optimizer], schedulers: Sequence[Any], options: VocoderTrainerOptions
+) -> list[Any]:
+    if not options.lr_halvings:
+        return list(schedulers)
+    if any(scheduler is not None for scheduler in schedulers):
+        raise ValueError(f"give scheduler or lr_halvings, not both: lr_halvings={list(options.lr_halvings)}")
+    schedulers = [BudgetHalving(optimizer, options.lr_halvings, options.max_epoch) for optimizer in optimizers]
+    logging.info(f"The learning rate is halved after {', '.join(map(str, options.lr_halvings))} of the epochs")
+    return schedulers

@@ -1,0 +1,130 @@
+"""A run killed at any moment, also while it writes a checkpoint, goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import tiny_corpus
+from flowavenet_plugin.bin.vocoder_train import main
+from flowavenet_plugin.tasks.saving import check_whole, whole_files_only
+
+#: An average of weights and a learning rate that changes are part of what must survive.
+RUN = dict(num_workers=0, max_epoch=4, ema_decay=0.9, lr_halvings="2/4", keep_nbest_models=4)
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing that runs afterwards writes a file."""
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with training and validation sets."""
+    root = tmp_path_factory.mktemp("corpus")
+    tiny_corpus.make_corpus(root / "train")
+    tiny_corpus.make_corpus(root / "valid", n_utts=2)
+    return root
+
+
+def command(corpus: Path, output_dir: Path) -> list[str]:
+    """Return the command line of the run that is to be killed."""
+    return tiny_corpus.train_options(corpus / "train", corpus / "valid", output_dir, **RUN)
+
+
+@pytest.fixture(scope="module")
+def whole(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the experiment of a run that nothing disturbed."""
+    exp = tmp_path_factory.mktemp("whole")
+    main(command(corpus, exp))
+    return exp
+
+
+def assert_equal_experiments(one: Path, other: Path) -> None:
+    """Compare names of weights and, bit by bit, their values."""
+    names = sorted(path.name for path in one.glob("*.pth"))
+    assert sorted(path.name for path in other.glob("*.pth")) == names
+    assert {
+        "latest.pth",
+        "ema.pth",
+        "4epoch.pth",
+        "valid.loss.best.pth",
+        "2epoch.pth",
+        "valid.loss.ave_4best.pth",
+    } <= set(names)
+    for name in set(names) - {"checkpoint.pth"}:  # it holds times as well
+        a, b = (torch.load(folder / name, weights_only=True) for folder in (one, other))
+        assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a), name
+    a, b = (torch.load(folder / "checkpoint.pth", weights_only=False) for folder in (one, other))
+    for x, y in zip(a["optimizers"][0]["state"].values(), b["optimizers"][0]["state"].values(), strict=True):
+        assert x.keys() == y.keys() and all(torch.equal(x[key], y[key]) for key in x)
+
+
+@pytest.mark.parametrize(
+    "place, time", [("ema.pth", 2), ("checkpoint.pth", 2), ("2epoch.pth", 1), ("4epoch.pth", 1), ("latest.pth", 4)]
+)
+def test_killed_while_writing(
+    corpus: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, time: int
+) -> None:
+    calls = []
+
+    def kill_at(function: Callable[..., None], path_of: Callable[..., str]) -> Callable[..., None]:
+        def until(*args: object, **kwargs: object) -> None:
+            calls.append(path_of(*args))
+            if calls.count(place) == time:
+                raise Killed
+            function(*args, **kwargs)
+
+        return until
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(os, "replace", kill_at(os.replace, lambda source, target: Path(target).name))
+        patch.setattr(Path, "symlink_to", kill_at(Path.symlink_to, lambda link, target: link.name))
+        main(command(corpus, tmp_path))
+    assert not (tmp_path / place).exists() or time > 1
+    assert (tmp_path / f".{place}.partial").exists() or place == "latest.pth"
+    main(command(corpus, tmp_path))
+    assert_equal_experiments(whole, tmp_path)
+
+
+def test_killed_in_the_middle_of_an_epoch(corpus: Path, whole: Path, tmp_path: Path) -> None:
+    script = [sys.executable, "-m", "flowavenet_plugin.bin.vocoder_train", *command(corpus, tmp_path)]
+    with subprocess.Popen(script, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if "epoch 3/4, iteration 2/3" in line:
+                process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert (tmp_path / "2epoch.pth").exists() and not (tmp_path / "3epoch.pth").exists()
+    main(command(corpus, tmp_path))
+    assert_equal_experiments(whole, tmp_path)
+
+
+def test_a_truncated_checkpoint_says_how_to_go_on(corpus: Path, whole: Path, tmp_path: Path) -> None:
+    content = (whole / "checkpoint.pth").read_bytes()
+    (tmp_path / "checkpoint.pth").write_bytes(content[:-1000])
+    (tmp_path / "3epoch.pth").write_bytes((whole / "4epoch.pth").read_bytes())
+    with pytest.raises(ValueError) as error:
+        main(command(corpus, tmp_path))
+    for words in ("checkpoint.pth is broken", f"{len(content) - 1000} bytes", f"--init_param {tmp_path}/3epoch.pth"):
+        assert words in str(error.value)
+    check_whole(whole / "checkpoint.pth")
+
+
+def test_an_interrupted_save_leaves_the_old_file(tmp_path: Path) -> None:
+    class Unsavable:
+        def __reduce__(self) -> str:
+            raise Killed
+
+    path = tmp_path / "x.pth"
+    plain = torch.save
+    with whole_files_only(), pytest.raises(Killed):
+        torch.save({"value": 1}, path)
+        torch.save({"value": 2, "bad": Unsavable()}, path)
+    assert torch.load(path) == {"value": 1}
+    assert torch.save is plain
