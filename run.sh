@@ -48,6 +48,10 @@ inference_tag=       # name of the folder of synthesised audio (default: from co
 inference_model=valid.loss.best.pth # weights to decode with: a file of the experiment, or any path
 tts_dir=             # decode this run of ESPnet2's tts_inference, exp/tts_x/decode_y/eval1, and nothing else
 tts_stats=           # feats_stats.npz of the TTS model, where its runs hold normalised features only
+# --- Scoring
+compare=             # other systems for the tables: "name=path name2=path2", each a wav.scp or a folder of wavs or sets
+griffin_lim=true     # compare with Griffin-Lim, synthesised from the same features
+temperatures=        # decode and score at these temperatures as well, in quotes, e.g. "0.0 0.2 0.4 0.6 0.8 1.0"
 # --- The same by the names of ParallelWaveGAN
 n_gpus=              # as --ngpu
 n_jobs=              # as --nj
@@ -76,6 +80,7 @@ check_options() {
     done
     [[ ${feats_extract} =~ ^(fbank|original)$ ]] || die "--feats_extract is fbank or original, not '${feats_extract}'"
     [[ ${gpu_inference} =~ ^(true|false|auto)$ ]] || die "--gpu_inference is true, false or auto, not '${gpu_inference}'"
+    [[ ${griffin_lim} =~ ^(true|false)$ ]] || die "--griffin_lim is true or false, not '${griffin_lim}'"
     [ -z "${resume}" ] || [ -f "${resume}" ] || die "--resume ${resume}: no such file"
     if [ "${num_nodes}" -gt 1 ] && [[ ${cuda_cmd} == run.pl* || ${cuda_cmd} == stdout.pl* ]]; then
         die "--num_nodes ${num_nodes} needs a queue, but cmd_backend is '${cmd_backend}': see cmd.sh"
@@ -193,27 +198,33 @@ decode_tts() {
 }
 
 score() {
-    local name out train_log tables=""
+    local name out options pair tables=""
     for name in ${decode_sets}; do
         out=${voc_exp}/${inference_tag}/${name}
         log "Stage 4: scoring of ${out}, writes ${out}/scoring"
         need "${out}/wav/wav.scp" 3
-        train_log=()
-        [ ! -e "${voc_exp}/train.log" ] || train_log=(--train_log "${voc_exp}/train.log")
+        options=(--inference_config "${inference_config}" "--inference_args=${inference_args}")
+        [ ! -e "${voc_exp}/train.log" ] || options+=(--train_log "${voc_exp}/train.log")
+        [ ! -e "data/${name}/text" ] || options+=(--text "data/${name}/text")
+        ! "${griffin_lim}" || options+=(--griffin_lim)
+        for pair in ${compare}; do options+=(--compare "${pair}"); done
         # shellcheck disable=SC2086
         ${inference_cmd} "${out}/scoring/evaluate.log" ${python} -m flowavenet_plugin.bin.evaluate \
             --ref_scp "${dumpdir}/${feats_extract}/${name}/wav.scp" --gen_scp "${out}/wav/wav.scp" \
             --feats_scp "${dumpdir}/${feats_extract}/${name}/feats.scp" --model_file "${model_file}" \
-            --utt2rtf "${out}/utt2rtf" "${train_log[@]}" --title "${voc_exp##*/}" --output_dir "${out}/scoring" \
+            --utt2rtf "${out}/utt2rtf" "${options[@]}" --title "${voc_exp##*/}" --output_dir "${out}/scoring" \
             --ngpu "${inference_ngpu}" || fail_with_logs "scoring of ${name}" "${out}/scoring/evaluate.log"
         tables+=$(grep '^|' "${out}/scoring/results.md")$'\n'
     done
+    [ -z "${temperatures}" ] || sweep_temperatures
+    make_report
     awk '!seen[$0]++' <<< "${tables%$'\n'}" # the sets as rows below one heading
     for name in ${decode_sets}; do
         out=$(cd "${voc_exp}/${inference_tag}/${name}" && pwd)
         printf '%s\n' "${name}:" "  audio    ${out}/wav" "  picture  ${out}/scoring/samples.png" \
             "  scores   ${out}/scoring/results.md"
     done
+    echo "report, to listen and look: $(cd "${voc_exp}" && pwd)/report.html"
 }
 
 pack() {

@@ -103,3 +103,22 @@ align_generated() {
             --output_dir "${out}" || die "${gta_dir}/${name} and data/${name} don't fit, see above"
     done
 }
+
+# Stage 4 with --temperatures: decodes and scores at each; a table and a picture of all.
+sweep_temperatures() {
+    log "Stage 4: temperatures ${temperatures}, writes ${voc_exp}/sweep"
+    # shellcheck disable=SC2086
+    ${inference_cmd} "${voc_exp}/sweep/sweep.log" ${python} -m flowavenet_plugin.bin.sweep \
+        --model_file "${model_file}" --dump_dir "${dumpdir}/${feats_extract}" --experiment "${voc_exp}" \
+        --sets ${decode_sets} --temperatures ${temperatures} --inference_config "${inference_config}" \
+        --ngpu "${inference_ngpu}" || fail_with_logs "scoring at temperatures" "${voc_exp}/sweep/sweep.log"
+    sed -n '/^|/p' "${voc_exp}/sweep/sweep.md"
+}
+
+# Stage 4: all that was scored of the experiment as one page.
+make_report() {
+    log "Stage 4: report, writes ${voc_exp}/{report.html,RESULTS.md}"
+    # shellcheck disable=SC2086
+    ${decode_cmd} "${voc_exp}/report.log" ${python} -m flowavenet_plugin.bin.report --experiment "${voc_exp}" \
+        --inference_tag "${inference_tag}" || fail_with_logs "the report" "${voc_exp}/report.log"
+}

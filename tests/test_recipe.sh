@@ -97,6 +97,8 @@ print("sound is as it should be")
 PYTHON
 check "stage 3: the audio" grep -q "sound is as it should be" "${work}/python.log"
 zip=${exp}/voc_train_ten_steps_valid.loss.best.zip
+check "stage 4: report" there ${exp}/{report.html,RESULTS.md}
+check "stage 4: Griffin-Lim" grep -q "^| eval1 griffin_lim " "${decoded}/eval1/scoring/results.md"
 check "stage 5: the zip" bash -c "python3 -m zipfile -l '${zip}' | awk 'NR > 1 {print \$1}' | LC_ALL=C sort | xargs | \
     grep -qx 'README.md config.yaml feats_stats.npz meta.yaml sample.wav samples.png valid.loss.best.pth'"
 check "stage 5: the model card" grep -q "^| eval1 " ${exp}/voc_train_ten_steps_valid.loss.best_README.md

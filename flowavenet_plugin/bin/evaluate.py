@@ -1,7 +1,8 @@
-"""Compare synthesised with natural speech: results.md, figures per utterance, and a picture.
+"""Compare synthesised with natural speech: results.md, figures per utterance, scores.json and a picture.
 
-Log-spectral distance always; log-likelihood of the natural speech with --model_file and --feats_scp; real-time factor
-with --utt2rtf; the loss curve with --train_log.
+All metrics of docs/scoring.md whose packages are installed; log-likelihood of the natural speech with --model_file and
+--feats_scp; real-time factor with --utt2rtf; the loss curve with --train_log. Other systems join the table with
+--compare. The files that VERSA's scorer reads are written, and its results merged once they are there.
 """
 
 from __future__ import annotations
@@ -9,29 +10,16 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 # numpy, librosa, matplotlib and torch are imported where they are used: --help and wrong options answer at once.
 if TYPE_CHECKING:
-    import numpy as np
-
+    from flowavenet_plugin.evaluation.table import Column
     from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
-
-_NOTES = """\
-Log-likelihood: of the natural speech given its features, mean over samples; it depends on the audio's scale and
-background, so compare only on the same data. Log-spectral distance: natural against synthesised speech, 0 to 80 dB,
-less is better (`flowavenet_plugin/evaluation/metrics.py` has the formula). Real-time factor: seconds of computing per
-second of audio."""
-
-
-class Lists(NamedTuple):
-    """What is compared: utterance id -> file, the same ids in both."""
-
-    natural: dict[str, str]
-    synthesised: dict[str, str]
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -41,11 +29,28 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--gen_scp", type=Path, required=True, help="wav.scp of the synthesised speech")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder for the results")
     parser.add_argument("--model_file", type=Path, help="weights, for the log-likelihood; config.yaml lies beside")
-    parser.add_argument("--feats_scp", type=Path, help="features of the natural speech, for the log-likelihood")
+    parser.add_argument(
+        "--feats_scp", type=Path, help="features of the natural speech, for the log-likelihood and Griffin-Lim"
+    )
     parser.add_argument("--utt2rtf", type=Path, help="real-time factors that the synthesis wrote")
     parser.add_argument("--train_log", type=Path, help="train.log of the experiment, for the loss curve")
+    parser.add_argument("--text", type=Path, help="transcripts, for VERSA")
+    parser.add_argument("--inference_config", type=Path, help="options of the synthesis, to be shown: its --config")
+    parser.add_argument("--inference_args", default="", help="and the options of its command line")
     parser.add_argument("--title", help="heading of the results (default: the folder of the model)")
     parser.add_argument("--num_plots", type=int, default=2, help="utterances in the picture (default: %(default)s)")
+    parser.add_argument(
+        "--compare",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="another system, a wav.scp or a folder of wavs; may be given several times",
+    )
+    parser.add_argument(
+        "--griffin_lim",
+        action="store_true",
+        help="another system: Griffin-Lim of --feats_scp (feats_extract.yaml beside)",
+    )
     parser.add_argument(
         "--length_tolerance",
         type=int,
@@ -58,68 +63,24 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def read_lists(ref_scp: Path, gen_scp: Path) -> Lists:
-    """Read both lists.
+def check_options(args: argparse.Namespace) -> None:
+    """Refuse options that make no sense together.
 
     Raises:
-        ValueError: If they are empty or their ids differ.
-        FileNotFoundError: If one is missing.
+        ValueError: With the options.
     """
-    from flowavenet_plugin.data.scp import check_same_ids, read_scp
-
-    lists = Lists(read_scp(ref_scp), read_scp(gen_scp))
-    for path, entries in zip((ref_scp, gen_scp), lists, strict=True):
-        if not entries:
-            raise ValueError(f"no utterances in {path}")
-    check_same_ids(*lists, str(ref_scp), str(gen_scp))
-    return lists
-
-
-def read_pair(lists: Lists, utt: str) -> tuple[np.ndarray, np.ndarray, int]:
-    """Read natural and synthesised speech of an utterance, each (samples,), and their rate in Hz.
-
-    Raises:
-        ValueError: If a file can't be read, or the rates differ.
-    """
-    from flowavenet_plugin.data.scp import read_audio
-
-    natural, fs = read_audio(lists.natural[utt], utt)
-    synthesised, other_fs = read_audio(lists.synthesised[utt], utt)
-    if fs != other_fs:
-        raise ValueError(
-            f"{utt}: {lists.natural[utt]} has {fs} Hz, {lists.synthesised[utt]} has {other_fs} Hz; both must be equal"
-        )
-    return natural, synthesised, fs
-
-
-def measure_distances(lists: Lists, tolerance: int | None) -> tuple[dict[str, float], dict[str, int], int]:
-    """Log-spectral distance of every pair.
-
-    Args:
-        lists: What to compare.
-        tolerance: Samples by which the lengths of a pair may differ; None: 20 ms.
-
-    Returns:
-        Id -> distance in dB, id -> samples of natural speech, and the sampling rate in Hz.
-
-    Raises:
-        ValueError: If audio is empty, not finite, or rates or lengths differ; with the id and both numbers.
-    """
-    from flowavenet_plugin.evaluation.metrics import log_spectral_distance
-
-    distances, samples, rate = {}, {}, 0
-    for utt in lists.natural:
-        natural, synthesised, fs = read_pair(lists, utt)
-        rate = rate or fs
-        if fs != rate:
-            raise ValueError(f"{utt}: {fs} Hz, the utterances before it have {rate} Hz")
-        allowed = math.ceil(0.02 * fs) if tolerance is None else tolerance
-        try:
-            distances[utt] = log_spectral_distance(natural, synthesised, fs, max_length_difference=allowed)
-        except ValueError as error:
-            raise ValueError(f"{utt}: {error}") from None
-        samples[utt] = len(natural)
-    return distances, samples, rate
+    if args.model_file is not None and args.feats_scp is None:
+        raise ValueError("--model_file and --feats_scp belong together: the log-likelihood needs both")
+    if args.feats_scp is not None and args.model_file is None and not args.griffin_lim:
+        raise ValueError("--model_file and --feats_scp belong together: the log-likelihood needs both")
+    if args.griffin_lim and args.feats_scp is None:
+        raise ValueError("--griffin_lim needs --feats_scp: it synthesises from the features")
+    if args.num_plots < 1:
+        raise ValueError(f"--num_plots is {args.num_plots}, at least 1 is wanted")
+    names = [spec.partition("=")[0] for spec in args.compare] + ["griffin_lim"] * args.griffin_lim
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"--compare: the name '{twice[0]}' is there {names.count(twice[0])} times")
 
 
 def has_likelihood(vocoder: AbsVocoder) -> bool:
@@ -165,27 +126,16 @@ def measure_likelihoods(
     return likelihoods
 
 
-def read_real_time_factors(path: Path, wavs: Mapping[str, str], gen_scp: Path) -> dict[str, float]:
-    """Real-time factors of the synthesised speech; a synthesis that was killed may have left some out.
+def likelihood_columns(nats: Mapping[str, float]) -> list[Column]:
+    """Log-likelihoods in nats and in bits (nats / ln 2); none if there are none."""
+    from flowavenet_plugin.evaluation.table import Column
 
-    Raises:
-        ValueError: If there is one of an unknown utterance, or a value is no finite number.
-    """
-    from flowavenet_plugin.data.scp import read_scp
-
-    factors = {}
-    for utt, value in read_scp(path).items():
-        if utt not in wavs:
-            raise ValueError(f"{utt}: '{value}' in {path}, but {gen_scp} has no such utterance")
-        try:
-            factors[utt] = float(value)
-        except ValueError:
-            factors[utt] = math.nan
-        if not math.isfinite(factors[utt]):
-            raise ValueError(f"{utt}: '{value}' in {path} is no real-time factor")
-    if len(factors) < len(wavs):
-        logging.warning(f"{path} has real-time factors of {len(factors)} of {len(wavs)} utterances")
-    return factors
+    bits = {utt: value / math.log(2.0) for utt, value in nats.items()}
+    columns = [
+        Column("log_likelihood", "log-likelihood (nats/sample)", True, nats),
+        Column("log_likelihood_bits", "log-likelihood (bits/sample)", True, bits),
+    ]
+    return columns if nats else []
 
 
 def evaluate(args: argparse.Namespace, command: Sequence[str]) -> str:
@@ -198,74 +148,63 @@ def evaluate(args: argparse.Namespace, command: Sequence[str]) -> str:
         ValueError: On bad input; with the utterance and the numbers.
         FileNotFoundError: If a file is missing.
     """
-    if (args.model_file is None) != (args.feats_scp is None):
-        raise ValueError("--model_file and --feats_scp belong together: the log-likelihood needs both")
-    if args.num_plots < 1:
-        raise ValueError(f"--num_plots is {args.num_plots}, at least 1 is wanted")
-    lists = read_lists(args.ref_scp, args.gen_scp)
-    factors = read_real_time_factors(args.utt2rtf, lists.synthesised, args.gen_scp) if args.utt2rtf else {}
+    from flowavenet_plugin.bin import scoring, scoring_files
+
+    check_options(args)
+    natural, synthesised = scoring.read_lists(args.ref_scp, args.gen_scp)
+    dataset = args.ref_scp.absolute().parent.name
+    systems = [scoring.System("", args.gen_scp, synthesised)]
+    systems += [scoring.find_system(spec, list(natural), dataset) for spec in args.compare]
+    factors = scoring.read_real_time_factors(args.utt2rtf, synthesised, args.gen_scp) if args.utt2rtf else {}
+    settings = decoding_settings(args.inference_config, args.inference_args)
     device, vocoder, tolerance = "cuda" if args.ngpu else "cpu", None, args.length_tolerance
     if args.model_file:
         from flowavenet_plugin import load_vocoder
 
         vocoder = load_vocoder(args.model_file, device=device)
         tolerance = vocoder.hop_length if tolerance is None else tolerance
-    distances, samples, fs = measure_distances(lists, tolerance)
-    likelihoods: dict[str, float] = {}
-    if vocoder is not None:
-        if fs != vocoder.fs:
-            raise ValueError(f"{next(iter(samples))}: {fs} Hz, but the model {args.model_file} has {vocoder.fs} Hz")
-        if has_likelihood(vocoder):
-            likelihoods = measure_likelihoods(vocoder, lists.natural, args.feats_scp, samples, device)
-        else:
-            logging.warning(f"no log-likelihood: {type(vocoder).__name__} has none")
-    columns = {
-        "log-likelihood (nats/sample)": likelihoods,
-        "log-spectral distance (dB)": distances,
-        "real-time factor": factors,
-    }
-    title = args.title or (args.model_file or args.gen_scp).absolute().parent.name
-    table = make_table(args.ref_scp.absolute().parent.name, columns)
-    write_results(args, lists, fs, columns, title, table, command)
-    return table
+    if args.griffin_lim:
+        systems.append(scoring_files.griffin_lim_system(args.feats_scp, args.output_dir, list(natural)))
+    found = scoring.compare(natural, systems, tolerance)
+    likelihoods = measure_with(vocoder, args, natural, found, device) if vocoder is not None else {}
+    return scoring_files.write(
+        args,
+        natural,
+        systems,
+        found,
+        likelihood_columns(likelihoods),
+        factors,
+        settings=settings,
+        command=command,
+    )
 
 
-def make_table(dataset: str, columns: Mapping[str, Mapping[str, float]]) -> str:
-    """Lay out a table of one row: the set, how many utterances, and mean and interval of each column."""
-    from flowavenet_plugin.evaluation.metrics import summarise
-    from flowavenet_plugin.evaluation.report import markdown_table
+def measure_with(vocoder: AbsVocoder, args: argparse.Namespace, natural: dict, found: Any, device: str) -> dict:
+    """Log-likelihoods by a vocoder, none if its class has none; see :func:`measure_likelihoods`."""
+    if found.fs != vocoder.fs:
+        raise ValueError(f"{next(iter(natural))}: {found.fs} Hz, but the model {args.model_file} has {vocoder.fs} Hz")
+    if not has_likelihood(vocoder):
+        logging.warning(f"no log-likelihood: {type(vocoder).__name__} has none")
+        return {}
+    return measure_likelihoods(vocoder, natural, args.feats_scp, found.samples, device)
 
-    count = max(len(values) for values in columns.values())  # distances are there always
-    cells = [str(summarise(list(values.values()))) if values else "-" for values in columns.values()]
-    return markdown_table(["dataset", "utterances", *columns], [[dataset, str(count), *cells]])
 
+def decoding_settings(config: Path | None, arguments: str) -> dict[str, Any]:
+    """Temperature and seed that the synthesis was run with, as far as its options are given here.
 
-def write_results(
-    args: argparse.Namespace,
-    lists: Lists,
-    fs: int,
-    columns: Mapping[str, Mapping[str, float]],
-    title: str,
-    table: str,
-    command: Sequence[str],
-) -> None:
-    """Write results.md, utt2log_likelihood, utt2lsd and samples.png."""
-    from flowavenet_plugin.data.scp import atomic_open, write_scp
-    from flowavenet_plugin.evaluation.plots import Pair, plot_samples, read_losses
-    from flowavenet_plugin.evaluation.report import results_markdown
+    Raises:
+        FileNotFoundError: If there is no such configuration.
+    """
+    if config is None and not arguments:
+        return {}
+    from flowavenet_plugin.bin import vocoder_inference
 
-    losses = read_losses(args.train_log) if args.train_log else {}
-    if args.train_log and not losses:
-        logging.warning(f"no loss curve: {args.train_log} has no finished epoch")
-    pairs = [Pair(utt, *read_pair(lists, utt)[:2]) for utt in list(lists.natural)[: args.num_plots]]
-    with atomic_open(args.output_dir / "samples.png") as file:
-        plot_samples(pairs, fs, losses, title).savefig(file, format="png")
-    names = ("utt2log_likelihood", "utt2lsd")
-    for name, values in zip(names, columns.values(), strict=False):
-        if values:
-            write_scp(args.output_dir / name, {utt: f"{value:.6f}" for utt, value in values.items()})
-    with atomic_open(args.output_dir / "results.md") as file:
-        file.write(results_markdown(title, table, _NOTES, command).encode())
+    if config is not None and not config.is_file():
+        raise FileNotFoundError(f"--inference_config: no such file: {config}")
+    command = [] if config is None else ["--config", str(config)]
+    command += ["--scp=-", "--model_file=-", "--output_dir=-", *shlex.split(arguments)]
+    options = vocoder_inference.parse_args(command)
+    return {"temperature": options.temperature, "seed": options.seed}
 
 
 def main(cmd: Sequence[str] | None = None) -> None:

@@ -85,13 +85,7 @@ def log_spectral_distance(
     Raises:
         ValueError: If one is empty or holds NaN or infinity, or the lengths differ by more; with both numbers.
     """
-    for name, wav in (("reference", reference), ("generated", generated)):
-        _check_wav(name, wav)
-    if abs(len(reference) - len(generated)) > max_length_difference:
-        raise ValueError(
-            f"the reference has {len(reference)} samples, the generated audio {len(generated)}; "
-            f"they may differ by at most {max_length_difference}"
-        )
+    check_pair(reference, generated, max_length_difference)
     samples = min(len(reference), len(generated))
     powers = [_power_spectrogram(wav[:samples], frame_length(fs)) for wav in (reference, generated)]
     floor = max(power.max() for power in powers) * 10.0 ** (-DYNAMIC_RANGE / 10.0)
@@ -104,6 +98,26 @@ def log_spectral_distance(
 def frame_length(fs: int) -> int:
     """Return the smallest power of two, in samples, that lasts at least 40 ms at ``fs`` Hz."""
     return 2 ** math.ceil(math.log2(0.04 * fs))
+
+
+def check_pair(reference: np.ndarray, generated: np.ndarray, max_length_difference: int = 0) -> None:
+    """Check that two recordings can be compared.
+
+    Args:
+        reference: Natural speech, shape (samples,).
+        generated: Synthesised speech, shape (samples,).
+        max_length_difference: Samples by which their lengths may differ.
+
+    Raises:
+        ValueError: If one is empty or holds NaN or infinity, or the lengths differ by more; with both numbers.
+    """
+    for name, wav in (("reference", reference), ("generated", generated)):
+        _check_wav(name, wav)
+    if abs(len(reference) - len(generated)) > max_length_difference:
+        raise ValueError(
+            f"the reference has {len(reference)} samples, the generated audio {len(generated)}; "
+            f"they may differ by at most {max_length_difference}"
+        )
 
 
 def _check_wav(name: str, wav: np.ndarray) -> None:

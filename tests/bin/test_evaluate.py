@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 import time
@@ -13,9 +15,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import yaml
 
 import flowavenet_plugin
 from flowavenet_plugin.bin.evaluate import main
+from flowavenet_plugin.data.features import build_feats_extract, extract, full_settings
 from flowavenet_plugin.data.scp import read_scp, write_scp
 from flowavenet_plugin.vocoder import loading
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
@@ -89,12 +93,16 @@ def test_everything_is_measured_and_written(case: Case, capsys: pytest.CaptureFi
         assert likelihoods[utt] == pytest.approx(4.0 + number - np.mean(wav.astype(float) ** 2), abs=1e-5)
     results = (case.output / "results.md").read_text()
     printed = capsys.readouterr().out.splitlines()
-    row = [cell.strip() for cell in printed[-1].strip("|").split("|")]
+    head, row = ([cell.strip() for cell in printed[line].strip("|").split("|")] for line in (-3, -1))
+    cells = dict(zip(head, row, strict=True))
     mean = np.mean(list(likelihoods.values()))
     assert row[:2] == ["eval1", "3"]
     assert row[2].startswith(f"{mean:.3f} ± 2.48")  # 4.303 (Student, 2 degrees of freedom) * 1 / sqrt(3)
-    assert row[3].startswith("6.02")
-    assert row[4] == "0.600 ± 0.248"
+    assert cells["log-likelihood (bits/sample)"].startswith(f"{mean / np.log(2):.3f} ± ")
+    assert cells["log-spectral distance (dB)"].startswith("6.02")
+    assert cells["log-mel distance (dB)"].startswith("6.0")
+    assert cells["multi-resolution STFT"].startswith("1.19")  # 1/2 + ln 2
+    assert cells["real-time factor"] == "0.600 ± 0.248"
     assert printed[-1] in results
     assert "## voc_x" in results
     assert "--ref_scp=" in results
@@ -119,7 +127,7 @@ def test_a_saved_vocoder_is_loaded(case: Case) -> None:
 
 def test_without_a_model_there_is_no_likelihood(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     case.run("--title", "by hand", "--num_plots", "1", model=False)
-    assert "| -" in capsys.readouterr().out
+    assert "log-likelihood" not in capsys.readouterr().out
     assert "## by hand" in (case.output / "results.md").read_text()
     assert not (case.output / "utt2log_likelihood").exists()
 
@@ -141,6 +149,82 @@ def test_missing_real_time_factors_are_told(
     case.run()
     assert capsys.readouterr().out.splitlines()[-1].endswith("| 0.500 ± 0.000    |")
     assert "real-time factors of 2 of 3 utterances" in caplog.text
+
+
+def test_the_worst_utterances_and_the_scale_are_told(case: Case) -> None:
+    case.write("gen", "utt2", np.random.default_rng(9).normal(size=6100).astype(np.float32))
+    case.run()
+    results = (case.output / "results.md").read_text()
+    assert re.search(r"^- log-spectral distance \(dB\): utt2 \(", results, flags=re.MULTILINE)
+    assert re.search(r"^- log-likelihood \(nats/sample\): utt1 \(", results, flags=re.MULTILINE)  # least is worst
+    every = np.concatenate(list(case.wavs.values())).astype(float)
+    peak, rms = re.search(r"peak of (\S+) and a root mean square of (\S+);", results).groups()
+    assert float(peak) == pytest.approx(np.abs(every).max(), abs=5e-4)
+    assert float(rms) == pytest.approx(np.sqrt(np.mean(every**2)), abs=5e-5)
+
+
+def test_other_systems_join_the_table(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    """A wav.scp of more utterances than wanted, a folder with ParallelWaveGAN's names, and a folder of sets."""
+    write_scp(case.folder / "copy.scp", case.files["eval1"] | {"another": case.folder / "another.wav"})
+    for utt, wav in case.wavs.items():
+        for folder, name in (("pwg", f"{utt}_gen.wav"), ("sets/eval1", f"{utt}.flac")):
+            (case.folder / folder).mkdir(parents=True, exist_ok=True)
+            soundfile.write(case.folder / folder / name, 0.1 * wav, FS)
+    places = {"copy": "copy.scp", "pwg": "pwg", "sets": "sets"}
+    case.run(*(f"--compare={name}={case.folder / place}" for name, place in places.items()))
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in capsys.readouterr().out.splitlines()]
+    rows = {line[0]: dict(zip(lines[0], line, strict=True)) for line in lines[2:]}
+    assert list(rows) == ["eval1", "eval1 copy", "eval1 pwg", "eval1 sets"]
+    assert rows["eval1 copy"]["log-mel distance (dB)"] == "0.000 ± 0.000"
+    assert rows["eval1 pwg"]["log-mel distance (dB)"].startswith(("19.9", "20.0"))
+    assert rows["eval1 sets"]["log-mel distance (dB)"].startswith(("19.9", "20.0"))
+    assert rows["eval1 copy"]["log-likelihood (nats/sample)"] == rows["eval1 copy"]["real-time factor"] == "-"
+    assert read_scp(case.output / "compare/copy/utt2lsd") == dict.fromkeys(UTTS, "0.000000")
+    scores = json.loads((case.output / "scores.json").read_text())
+    assert [system["name"] for system in scores["systems"]] == ["", "copy", "pwg", "sets"]
+
+
+def test_griffin_lim_is_synthesised_from_the_features(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of ESPnet2's features of the recordings themselves: nearer to them than noise of the same kind is."""
+    settings = full_settings("fbank", dict(fs=FS))
+    extractor = build_feats_extract("fbank", settings)
+    feats = {utt: extract(extractor, wav, FS, utt)[1] for utt, wav in case.wavs.items()}
+    kaldiio.save_ark(str(case.folder / "feats.ark"), feats, scp=str(case.folder / "feats.scp"))
+    conf = {"feats_extract": "fbank", "feats_extract_conf": settings}
+    (case.folder / "feats_extract.yaml").write_text(yaml.safe_dump(conf))
+    for utt, wav in case.wavs.items():
+        case.write("gen", utt, np.random.default_rng(5).normal(scale=0.1, size=len(wav)).astype(np.float32))
+    case.run("--griffin_lim")
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in capsys.readouterr().out.splitlines()]
+    column = lines[0].index("log-mel distance (dB)")
+    noise, griffin_lim = (float(line[column].split()[0]) for line in lines[2:])
+    assert lines[3][0] == "eval1 griffin_lim"
+    assert griffin_lim < 0.6 * noise
+    assert soundfile.info(case.output / "griffin_lim/wav/utt1.wav").frames == 24 * HOP
+
+
+def test_versas_files_are_written_and_its_results_merged(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    write_scp(case.folder / "text", dict.fromkeys(UTTS, "some words"))
+    case.run(f"--text={case.folder / 'text'}")
+    folder = case.output / "versa"
+    assert read_scp(folder / "gt.scp") == {utt: str(path) for utt, path in case.files["eval1"].items()}
+    assert read_scp(folder / "pred.scp") == {utt: str(path) for utt, path in case.files["gen"].items()}
+    assert read_scp(folder / "text")["utt1"] == "some words"
+    names = [module["name"] for module in yaml.safe_load((folder / "score.yaml").read_text())]
+    assert names == ["pseudo_mos", "speaker", "whisper_wer"]
+    assert f"--pred {folder}/pred.scp --gt {folder}/gt.scp --text {folder}/text" in (folder / "run.sh").read_text()
+    assert "UTMOS" not in capsys.readouterr().out
+    answers = [{"key": utt, "utmos": 3.0 + number} for number, utt in enumerate(UTTS)] + [{"key": "other", "utmos": 0}]
+    (folder / "result.jsonl").write_text("".join(json.dumps(answer) + "\n" for answer in answers))
+    case.run(f"--text={case.folder / 'text'}")
+    assert "UTMOS" in capsys.readouterr().out
+    assert read_scp(case.output / "utt2utmos") == {"utt1": "3.000000", "utt2": "4.000000", "utt3": "5.000000"}
+
+
+def test_the_settings_of_the_synthesis_are_kept(case: Case) -> None:
+    (case.folder / "decode.yaml").write_text("temperature: 0.6\nseed: 3\n")
+    case.run(f"--inference_config={case.folder / 'decode.yaml'}", "--inference_args=--temperature 0.7")
+    assert json.loads((case.output / "scores.json").read_text())["settings"] == {"temperature": 0.7, "seed": 3}
 
 
 def other_rate(case: Case) -> None:
@@ -242,6 +326,12 @@ def test_bad_input_is_named_and_earlier_results_stay(case: Case, spoil: Callable
     [
         (["--model_file", "x.pth"], "--model_file and --feats_scp belong together"),
         (["--num_plots", "0"], "--num_plots is 0"),
+        (["--griffin_lim"], "--griffin_lim needs --feats_scp"),
+        (["--compare", "x=/no/such"], "--compare x: no such file or folder: /no/such"),
+        (["--compare", "nothing"], "--compare 'nothing': name=path is wanted"),
+        (["--compare", "a=/b", "--compare", "a=/c"], "the name 'a' is there 2 times"),
+        (["--compare", "empty=/dev"], "--compare empty: 3 of 3 utterances aren't in /dev: utt1"),
+        (["--inference_config", "/no/such.yaml"], "--inference_config: no such file: /no/such.yaml"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(case: Case, options: list[str], message: str) -> None:

@@ -1,0 +1,231 @@
+"""What evaluate writes: results.md, scores.json, figures per utterance, the picture, and what VERSA reads."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flowavenet_plugin.bin.scoring import Comparison, System
+
+if TYPE_CHECKING:
+    from flowavenet_plugin.evaluation.table import Column
+
+_NOTES = """\
+Log-likelihood: of the natural speech given its features, mean over samples; the audio's full scale is ±1, here with a
+peak of {peak:.3f} and a root mean square of {rms:.4f}; it depends on that scale and on the background, so compare only
+on the same data. All other figures: synthesised against natural speech, less is better but for PESQ, STOI and what
+VERSA adds to them. Real-time factor: seconds of computing per second of audio. docs/scoring.md defines each."""
+
+
+def write(
+    args: argparse.Namespace,
+    natural: Mapping[str, str],
+    systems: Sequence[System],
+    found: Comparison,
+    likelihoods: Sequence[Column],
+    factors: Mapping[str, float],
+    settings: Mapping[str, Any],
+    command: Sequence[str],
+) -> str:
+    """Write everything below ``args.output_dir``.
+
+    Args:
+        args: Command line of evaluate.
+        natural: Utterance id -> file.
+        systems: The first is the one that the results are of.
+        found: Its figures and those of the others.
+        likelihoods: Columns of the first system alone.
+        factors: Its real-time factors.
+        settings: How it was synthesised.
+        command: Program and arguments.
+
+    Returns:
+        The table, in Markdown.
+
+    Raises:
+        ValueError: If a result of VERSA can't be read.
+        FileNotFoundError: If the training log is missing.
+    """
+    from flowavenet_plugin.evaluation.table import Column, Row, markdown
+
+    dataset = args.ref_scp.absolute().parent.name
+    extra = {systems[0].name: [Column("rtf", "real-time factor", False, factors)] if factors else []}
+    every = [
+        [
+            *(likelihoods if number == 0 else ()),
+            *columns,
+            *versa_columns(args.output_dir, system),
+            *extra.get(system.name, ()),
+        ]
+        for number, (system, columns) in enumerate(zip(systems, found.columns, strict=True))
+    ]
+    rows = [
+        Row(f"{dataset} {system.name}".strip(), len(natural), columns)
+        for system, columns in zip(systems, every, strict=True)
+    ]
+    title = args.title or (args.model_file or args.gen_scp).absolute().parent.name
+    table = markdown(rows)
+    write_picture(args, natural, systems[0], title)
+    for system, columns in zip(systems, every, strict=True):
+        write_figures(args.output_dir / "compare" / system.name if system.name else args.output_dir, columns)
+    write_versa(args.output_dir, natural, systems, args.text)
+    write_scores(args, natural, systems, every, found, settings, title)
+    write_results(args.output_dir, title, table, every[0], found, command)
+    return table
+
+
+def write_picture(args: argparse.Namespace, natural: Mapping[str, str], system: System, title: str) -> None:
+    """Write samples.png: the first utterances, natural and synthesised, and the losses."""
+    from flowavenet_plugin.data.scp import atomic_open, read_audio
+    from flowavenet_plugin.evaluation.plots import Pair, plot_samples, read_losses
+
+    losses = read_losses(args.train_log) if args.train_log else {}
+    if args.train_log and not losses:
+        logging.warning(f"no loss curve: {args.train_log} has no finished epoch")
+    pairs, fs = [], 0
+    for utt in list(natural)[: args.num_plots]:
+        wav, fs = read_audio(natural[utt], utt)
+        pairs.append(Pair(utt, wav, read_audio(system.wavs[utt], utt)[0]))
+    with atomic_open(args.output_dir / "samples.png") as file:
+        plot_samples(pairs, fs, losses, title).savefig(file, format="png")
+
+
+def write_figures(folder: Path, columns: Sequence[Column]) -> None:
+    """Write ``utt2<name>`` of every column that has values; the real-time factors have their file already."""
+    from flowavenet_plugin.data.scp import write_scp
+
+    for column in columns:
+        if column.values and column.name != "rtf":
+            write_scp(folder / f"utt2{column.name}", {utt: f"{value:.6f}" for utt, value in column.values.items()})
+
+
+def versa_folder(output_dir: Path, system: System) -> Path:
+    """Return where the files for VERSA are."""
+    return output_dir / "versa" / system.name if system.name else output_dir / "versa"
+
+
+def versa_columns(output_dir: Path, system: System) -> list[Column]:
+    """Read VERSA's results of a system, where there are any; those of other utterances don't count.
+
+    Raises:
+        ValueError: If the file isn't of its scorer.
+    """
+    from flowavenet_plugin.evaluation import versa
+
+    path = versa_folder(output_dir, system) / versa.RESULT
+    if not path.is_file():
+        return []
+    answers = versa.read_result(path.read_text(encoding="utf-8"), path)
+    return versa.columns({utt: answers[utt] for utt in system.wavs if utt in answers})
+
+
+def write_versa(output_dir: Path, natural: Mapping[str, str], systems: Sequence[System], text: Path | None) -> None:
+    """Write the lists, the configuration and the commands for VERSA's scorer: versa/run.sh runs them all."""
+    from flowavenet_plugin.data.scp import atomic_open, read_scp, write_scp
+    from flowavenet_plugin.evaluation import versa
+
+    words = read_scp(text) if text is not None else {}
+    transcribed = all(utt in words for utt in natural)
+    commands = []
+    for system in systems:
+        folder = versa_folder(output_dir, system)
+        for name, wavs in (("gt.scp", natural), ("pred.scp", system.wavs)):
+            write_scp(folder / name, {utt: Path(path).absolute() for utt, path in wavs.items()})
+        if transcribed:
+            write_scp(folder / "text", {utt: words[utt] for utt in natural})
+        with atomic_open(folder / "score.yaml") as file:
+            file.write(versa.score_config(transcribed).encode())
+        commands.append(versa.scorer_command(folder, transcribed))
+    run = output_dir / "versa" / "run.sh"
+    with atomic_open(run) as file:
+        file.write(versa.script(commands).encode())
+    if not (output_dir / "versa" / versa.RESULT).exists():
+        logging.info(
+            f"for UTMOS, speaker similarity and CER, in an environment with VERSA: bash {run}; then score again"
+        )
+
+
+def write_scores(
+    args: argparse.Namespace,
+    natural: Mapping[str, str],
+    systems: Sequence[System],
+    columns: Sequence[Sequence[Column]],
+    found: Comparison,
+    settings: Mapping[str, Any],
+    title: str,
+) -> None:
+    """Write scores.json, all that the report needs."""
+    from flowavenet_plugin.data.scp import atomic_open
+    from flowavenet_plugin.evaluation.table import to_json
+
+    scores = {
+        "title": title,
+        "dataset": args.ref_scp.absolute().parent.name,
+        "fs": found.fs,
+        "level": found.level,
+        "model_file": str(args.model_file.absolute()) if args.model_file else None,
+        "settings": dict(settings),
+        "remarks": found.remarks,
+        "natural": {utt: str(Path(path).absolute()) for utt, path in natural.items()},
+        "systems": [
+            {
+                "name": system.name,
+                "wavs": {utt: str(Path(path).absolute()) for utt, path in system.wavs.items()},
+                "columns": [to_json(column) for column in own],
+            }
+            for system, own in zip(systems, columns, strict=True)
+        ],
+    }
+    with atomic_open(args.output_dir / "scores.json") as file:
+        file.write(json.dumps(scores, ensure_ascii=False).encode())
+
+
+def write_results(
+    output_dir: Path, title: str, table: str, columns: Sequence[Column], found: Comparison, command: Sequence[str]
+) -> None:
+    """Write results.md."""
+    from flowavenet_plugin.data.scp import atomic_open
+    from flowavenet_plugin.evaluation.report import results_markdown
+    from flowavenet_plugin.evaluation.table import worst_lines
+
+    for remark in found.remarks:
+        logging.warning(remark)
+    notes = [_NOTES.format(**found.level), *(f"- {remark}" for remark in found.remarks)]
+    worst = worst_lines(columns)
+    if worst:
+        notes.append("\n".join(["Worst utterances:", "", *worst]))
+    with atomic_open(output_dir / "results.md") as file:
+        file.write(results_markdown(title, table, "\n\n".join(notes), command).encode())
+
+
+def griffin_lim_system(feats_scp: Path, output_dir: Path, utts: Sequence[str]) -> System:
+    """Synthesise with Griffin-Lim what isn't there yet, or older than the features, into ``griffin_lim/wav/``.
+
+    Args:
+        feats_scp: Features; feats_extract.yaml lies beside.
+        output_dir: Folder of the results.
+        utts: Utterances wanted.
+
+    Raises:
+        ValueError: If features or their settings can't be used.
+        OSError: If a file is missing.
+    """
+    import yaml
+
+    from flowavenet_plugin.bin.vocoder_inference import write_wav
+    from flowavenet_plugin.data.scp import open_feats, write_scp
+    from flowavenet_plugin.evaluation.griffin_lim import GriffinLim
+
+    settings = yaml.safe_load((feats_scp.parent / "feats_extract.yaml").read_text(encoding="utf-8"))
+    vocoder = GriffinLim(settings["feats_extract"], settings["feats_extract_conf"])
+    feats, folder = open_feats(feats_scp), output_dir / "griffin_lim" / "wav"
+    wavs = {utt: folder / f"{utt}.wav" for utt in utts}
+    for utt, path in wavs.items():
+        if not path.exists() or path.stat().st_mtime < feats_scp.stat().st_mtime:
+            write_wav(path, vocoder(feats[utt]), vocoder.fs)
+    write_scp(folder / "wav.scp", wavs)
+    return System("griffin_lim", folder, {utt: str(path) for utt, path in wavs.items()})
