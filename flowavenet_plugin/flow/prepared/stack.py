@@ -78,10 +78,12 @@ class PreparedStack:
         self.convolutions: list[DilatedConvolution] = []
         self.residual, self.residual_bias, self.to_skip = [], [], []
         skip_bias = 0.0
+        # Elsewhere products are so fast that the sums around them cost more, and in half precision they also round.
+        fewer = net.skip.bias.device.type == "cpu" and self.dtype not in (torch.bfloat16, torch.float16)
         for i, layer in enumerate(net.layers):
             weight, out, bias = layer.dilated.conv.weight.detach(), layer.out.weight.detach()[:, :, 0], layer.out.bias
             taps = [(weight[:, :, j] * twice).t() for j in range(weight.shape[2])]
-            kind = WinogradConvolution if len(taps) == 3 and weight.device.type == "cpu" else DilatedConvolution
+            kind = WinogradConvolution if fewer and len(taps) == 3 else DilatedConvolution
             self.convolutions.append(kind(taps, 2**i, causal).to(self.dtype))
             # The gate comes out negative, as b - 2ab.
             self.to_skip.append(-self._matrix(out[-self.width :]))
