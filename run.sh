@@ -227,34 +227,6 @@ score() {
     echo "report, to listen and look: $(cd "${voc_exp}" && pwd)/report.html"
 }
 
-pack() {
-    local corpus=ljspeech stats=${dumpdir}/${feats_extract}${gta_dir:+_gta}/${train_set}/feats_stats.npz out options
-    [ -z "${recipe_dir}" ] || corpus=$(basename "$(dirname "${PWD}")") # egs/<corpus>/voc1
-    out=${voc_exp}/${voc_exp##*/}_$(basename "${model_file}" .pth).zip
-    log "Stage 5: packing, writes ${out} in the format of espnet2.bin.pack, and its model card"
-    options=(--model_file "${model_file}" --outpath "${out}" --results_dir "${voc_exp}/${inference_tag}"
-        --corpus "${corpus}" --lang "${lang}")
-    [ ! -e "${stats}" ] || options+=(--feats_stats "${stats}")
-    # shellcheck disable=SC2086
-    ${python} -m flowavenet_plugin.bin.pack "${options[@]}" || die "packing of ${model_file} failed, see above"
-}
-
-# Unpacks a model of stage 5 into an experiment of its own.
-fetch_model() {
-    local zip=${download_model}
-    mkdir -p "${voc_exp}"
-    if [[ ${zip} == *://* ]]; then
-        zip=${voc_exp}/model.zip
-        log "Downloading ${download_model} to ${zip}"
-        # shellcheck disable=SC2086
-        ${python} -c 'import sys; from urllib.request import urlretrieve; urlretrieve(*sys.argv[1:])' \
-            "${download_model}" "${zip}.part"
-        mv "${zip}.part" "${zip}"
-    fi
-    # shellcheck disable=SC2086
-    ${python} -m zipfile -e "${zip}" "${voc_exp}" || die "--download_model ${download_model}: not a zip file"
-}
-
 ngpu=${n_gpus:-${ngpu}}
 nj=${n_jobs:-${nj}}
 train_config=${conf:-${train_config}}

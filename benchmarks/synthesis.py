@@ -14,7 +14,6 @@ import argparse
 import json
 import resource
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from collections.abc import Callable
 import torch
 from original import FIXED, build_original, copy_weights, couple
 from torch import Tensor
+from worker import Worker
 
 from flowavenet_plugin.flow import FloWaveNet
 from flowavenet_plugin.flow.prepared import PreparedFlow
@@ -92,45 +92,20 @@ def work(name: str, args: argparse.Namespace) -> None:
         print(json.dumps(dict(seconds=seconds, peak_rss_bytes=peak)), flush=True)
 
 
-class Worker:
-    """A system in a process of its own."""
-
-    def __init__(self, name: str, args: argparse.Namespace, seconds: float, same_weights: bool) -> None:
-        """Start it."""
-        self.name = name
-        command = [sys.executable, __file__, "--worker", name, "--seconds", str(seconds)]
-        for option in ("threads", "n_block", "n_flow", "filter_size", "device"):
-            command += [f"--{option}", str(getattr(args, option))]
-        command += ["--original", args.original] if args.original else []
-        command += ["--same_weights"] if same_weights else []
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def run(self) -> dict[str, float]:
-        """Synthesise once.
-
-        Raises:
-            RuntimeError: If the process ended.
-        """
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        if not answer:
-            raise RuntimeError(f"{self.name}: the process ended with status {self.process.wait()}")
-        return json.loads(answer)
-
-    def close(self) -> None:
-        """End it."""
-        self.process.stdin.close()
-        self.process.wait()
+def start(name: str, args: argparse.Namespace, seconds: float, same_weights: bool) -> Worker:
+    """Start a system in a process of its own."""
+    options = ("threads", "n_block", "n_flow", "filter_size", "device", "original")
+    given = {option: getattr(args, option) for option in options}
+    return Worker(name, __file__, dict(given, seconds=seconds, same_weights=same_weights or None))
 
 
 def times(names: list[str], args: argparse.Namespace) -> dict[str, float]:
     """Return the median seconds of each system for one utterance; the first run of each isn't counted."""
-    workers = [Worker(name, args, args.seconds, same_weights=True) for name in names]
+    workers = [start(name, args, args.seconds, same_weights=True) for name in names]
     try:
         for worker in workers:
-            worker.run()
-        turns = [[worker.run()["seconds"] for worker in workers] for _ in range(args.repeats)]
+            worker.ask()
+        turns = [[worker.ask()["seconds"] for worker in workers] for _ in range(args.repeats)]
     finally:
         for worker in workers:
             worker.close()
@@ -139,9 +114,9 @@ def times(names: list[str], args: argparse.Namespace) -> dict[str, float]:
 
 def peak_memory(name: str, args: argparse.Namespace, seconds: float) -> float:
     """Return the peak memory of a fresh process that synthesises one utterance."""
-    worker = Worker(name, args, seconds, same_weights=False)
+    worker = start(name, args, seconds, same_weights=False)
     try:
-        return worker.run()["peak_rss_bytes"]
+        return worker.ask()["peak_rss_bytes"]
     finally:
         worker.close()
 

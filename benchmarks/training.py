@@ -14,7 +14,6 @@ import argparse
 import json
 import resource
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from collections.abc import Callable
 import torch
 from original import FIXED, build_original, copy_weights, couple, original_log_likelihood
 from torch import Tensor, nn
+from worker import Worker
 
 from flowavenet_plugin.flow import FloWaveNet
 
@@ -112,41 +112,15 @@ def work(name: str, args: argparse.Namespace) -> None:
         print(json.dumps(getattr(side, line.strip())()), flush=True)
 
 
-class Worker:
-    """A side in a process of its own."""
-
-    def __init__(self, name: str, args: argparse.Namespace, batch: int) -> None:
-        """Start it."""
-        self.name = name
-        options = ["crop", "threads", "n_block", "n_flow", "filter_size", "device"]
-        command = [sys.executable, __file__, "--worker", name, "--batch", str(batch)]
-        for option in options:
-            command += [f"--{option}", str(getattr(args, option))]
-        command += ["--original", args.original] if args.original else []
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def ask(self, what: str) -> dict[str, float]:
-        """Send a line, wait for the answer.
-
-        Raises:
-            RuntimeError: If the process ended.
-        """
-        self.process.stdin.write(what + "\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        if not answer:
-            raise RuntimeError(f"{self.name}: the process ended with status {self.process.wait()}")
-        return json.loads(answer)
-
-    def close(self) -> None:
-        """End it."""
-        self.process.stdin.close()
-        self.process.wait()
+def start(name: str, args: argparse.Namespace, batch: int) -> Worker:
+    """Start a side in a process of its own."""
+    options = ("crop", "threads", "n_block", "n_flow", "filter_size", "device", "original")
+    return Worker(name, __file__, dict(batch=batch, **{option: getattr(args, option) for option in options}))
 
 
 def measure(names: list[str], args: argparse.Namespace, batch: int) -> dict[str, dict[str, float]]:
     """Return median seconds, samples/s, loss and memory of each side; the first step of each isn't counted."""
-    workers = [Worker(name, args, batch) for name in names]
+    workers = [start(name, args, batch) for name in names]
     try:
         steps: dict[str, list[dict[str, float]]] = {name: [] for name in names}
         for i in range(args.steps + 1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -46,6 +47,18 @@ class Comparison(NamedTuple):
     level: dict[str, float]
     columns: list[list[Column]]
     remarks: list[str]
+
+
+def fingerprint(*paths: Path) -> str:
+    """Return what tells whether files have changed, by their content: lists are written again by each run."""
+    checksums = []
+    for path in paths:
+        checksum = 0
+        with open(path, "rb") as file:
+            while block := file.read(2**24):
+                checksum = zlib.crc32(block, checksum)
+        checksums.append(f"{checksum:08x}")
+    return " ".join(checksums)
 
 
 def read_lists(ref_scp: Path, gen_scp: Path) -> tuple[dict[str, str], dict[str, str]]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flowavenet_plugin.bin.scoring import Comparison, System
+from flowavenet_plugin.bin.scoring import Comparison, System, fingerprint
 
 if TYPE_CHECKING:
     from flowavenet_plugin.evaluation.table import Column
@@ -203,7 +204,7 @@ def write_results(
 
 
 def griffin_lim_system(feats_scp: Path, output_dir: Path, utts: Sequence[str]) -> System:
-    """Synthesise with Griffin-Lim what isn't there yet, or older than the features, into ``griffin_lim/wav/``.
+    """Synthesise with Griffin-Lim what isn't there yet, or was made of other features, into ``griffin_lim/wav/``.
 
     Args:
         feats_scp: Features; feats_extract.yaml lies beside.
@@ -216,16 +217,22 @@ def griffin_lim_system(feats_scp: Path, output_dir: Path, utts: Sequence[str]) -
     """
     import yaml
 
-    from flowavenet_plugin.bin.vocoder_inference import write_wav
-    from flowavenet_plugin.data.scp import open_feats, write_scp
+    from flowavenet_plugin.data.decoded import write_wav
+    from flowavenet_plugin.data.scp import atomic_open, open_feats, write_scp
     from flowavenet_plugin.evaluation.griffin_lim import GriffinLim
 
-    settings = yaml.safe_load((feats_scp.parent / "feats_extract.yaml").read_text(encoding="utf-8"))
+    settings_file = feats_scp.parent / "feats_extract.yaml"
+    settings = yaml.safe_load(settings_file.read_text(encoding="utf-8"))
     vocoder = GriffinLim(settings["feats_extract"], settings["feats_extract_conf"])
     feats, folder = open_feats(feats_scp), output_dir / "griffin_lim" / "wav"
     wavs = {utt: folder / f"{utt}.wav" for utt in utts}
+    now, mark = fingerprint(feats_scp, settings_file), output_dir / "griffin_lim" / "made_of"
+    if not mark.is_file() or mark.read_text() != now:
+        shutil.rmtree(folder, ignore_errors=True)
+        with atomic_open(mark) as file:
+            file.write(now.encode())
     for utt, path in wavs.items():
-        if not path.exists() or path.stat().st_mtime < feats_scp.stat().st_mtime:
+        if not path.exists():
             write_wav(path, vocoder(feats[utt]), vocoder.fs)
     write_scp(folder / "wav.scp", wavs)
     return System("griffin_lim", folder, {utt: str(path) for utt, path in wavs.items()})

@@ -47,13 +47,14 @@ def decode(args: argparse.Namespace, temperature: float, dataset: str) -> Path:
         Its folder.
     """
     from flowavenet_plugin.bin import vocoder_inference
+    from flowavenet_plugin.bin.scoring import fingerprint
 
     folder = args.experiment / f"temperature{temperature:g}_{args.model_file.stem}" / dataset
     feats = args.dump_dir / dataset / "feats.scp"
-    stats = [path.stat() for path in (args.model_file, feats)]
-    now, mark = repr([(stat.st_size, stat.st_mtime_ns) for stat in stats]), folder / "decoded_with"
+    config = [args.inference_config] if args.inference_config else []
+    now, mark = fingerprint(args.model_file, feats, *config), folder / "decoded_with"
     if mark.is_file() and mark.read_text() != now:
-        logging.info(f"weights or features changed: {folder} is decoded anew")
+        logging.info(f"weights, features or options changed: {folder} is decoded anew")
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     mark.write_text(now)

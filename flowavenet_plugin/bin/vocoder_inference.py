@@ -7,13 +7,10 @@ What is there already is left as it is, so that a stopped run goes on where it w
 from __future__ import annotations
 
 import argparse
-import fcntl
 import logging
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +97,7 @@ def inference(args: argparse.Namespace) -> None:
     import torch
     from tqdm import tqdm
 
+    from flowavenet_plugin.data.decoded import update_lists, wav_path
     from flowavenet_plugin.data.scp import open_feats, read_scp
     from flowavenet_plugin.data.tts_run import GeneratedFeats, check_not_normalised
     from flowavenet_plugin.vocoder.loading import load_vocoder
@@ -254,6 +252,8 @@ def write_sound(output_dir: Path, key: str, samples: object, fs: int, rtf: float
     """
     import numpy as np
 
+    from flowavenet_plugin.data.decoded import locked, wav_path, write_wav
+
     if not np.isfinite(samples).all():
         raise ValueError(f"utterance {key}: {int((~np.isfinite(samples)).sum())} of {len(samples)} samples not finite")
     clipped = int((np.abs(samples) > 1).sum())
@@ -266,54 +266,6 @@ def write_sound(output_dir: Path, key: str, samples: object, fs: int, rtf: float
         file.write(f"{key} {rtf:.6f}\n")  # at once, as a run may be killed
     level = logging.DEBUG if sys.stderr.isatty() else logging.INFO
     logging.log(level, f"{key}: {len(samples) / fs:.2f} s of speech, real-time factor {rtf:.4f}")
-
-
-def wav_path(output_dir: Path, key: str) -> Path:
-    """Return where an utterance's sound goes.
-
-    Raises:
-        ValueError: If the id would leave the folder.
-    """
-    if "/" in key or key in (".", ".."):
-        raise ValueError(f"utterance {key}: an id with a slash can't name a file")
-    return output_dir / "wav" / f"{key}.wav"
-
-
-def write_wav(path: Path, samples: object, fs: int) -> None:
-    """Write 16-bit PCM, all or nothing; samples (numpy, in [-1, 1]) beyond full scale are clipped."""
-    import soundfile
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        soundfile.write(partial, samples, fs, subtype="PCM_16", format="WAV")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def update_lists(output_dir: Path, keys: Sequence[str]) -> None:
-    """Bring wav/wav.scp up to date, all utterances there are by now, and utt2rtf into the same order."""
-    from flowavenet_plugin.data.scp import write_scp
-
-    with locked(output_dir):
-        done = {key: wav_path(output_dir, key) for key in keys}
-        write_scp(output_dir / "wav" / "wav.scp", {key: path for key, path in done.items() if path.exists()})
-        rtfs = {}
-        if (output_dir / "utt2rtf").exists():
-            # An utterance that was decoded again stands there twice; the last counts.
-            lines = (output_dir / "utt2rtf").read_text(encoding="utf-8").splitlines()
-            rtfs = dict(line.split() for line in lines if len(line.split()) == 2)
-        write_scp(output_dir / "utt2rtf", {key: rtfs[key] for key in keys if key in rtfs})
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a lock on a folder, so that jobs that finish together don't lose each other's entries."""
-    (folder / "wav").mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def main(cmd: Sequence[str] | None = None) -> None:

@@ -99,6 +99,7 @@ def model_card(
     if language is not None:
         front["language"] = language
     conf = config["feats_extract_conf"]
+    base = "e" if conf.get("log_base", 10.0) is None else f"{conf.get('log_base', 10.0):g}"
     facts = {
         "parameters": f"{parameters / 1e6:.2f} M",
         "sampling rate (Hz)": conf["fs"],
@@ -116,7 +117,9 @@ def model_card(
         columns=" | ".join(facts),
         lines="|".join("---" for _ in facts),
         values=" | ".join(str(value) for value in facts.values()),
-        log_base=" log10 mel amplitudes" if config["feats_extract"] == "fbank" else " (the original FloWaveNet's mel)",
+        log_base=f" mel amplitudes to the logarithm of {base}"
+        if config["feats_extract"] == "fbank"
+        else " (the original FloWaveNet's mel)",
         results=f"\n## Results\n\n{tables}{heard}" if tables or sample else "",
         config=yaml.safe_dump(dict(config), sort_keys=False),
     )

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 
-import librosa
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flowavenet_plugin.evaluation.periodicity import FRAME_SECONDS
-from flowavenet_plugin.evaluation.plots import DYNAMIC_RANGE, MIN_HZ, Losses, log_mel, plot_losses
+from flowavenet_plugin.evaluation.plots import Losses, draw_mel, log_mel, plot_losses
 from flowavenet_plugin.evaluation.speech import Speech
 
 _TICKS_HZ = (200, 500, 1000, 2000, 4000, 8000, 16000)
@@ -30,7 +29,8 @@ def draw_clip(recordings: Mapping[str, np.ndarray], fs: int) -> Figure:
     axes = figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]
     loudest = log_mel(next(iter(recordings.values())), fs).max()
     for ax, (label, wav) in zip(axes, recordings.items(), strict=False):
-        _draw_mel(ax, wav, fs, loudest)
+        draw_mel(ax, log_mel(wav, fs) - loudest, fs, _TICKS_HZ)
+        ax.set_ylabel("Hz", fontsize="small")
         ax.set_title(label, loc="left", fontsize="small")
     if with_f0:
         _draw_f0(axes[-1], recordings, fs)
@@ -38,24 +38,6 @@ def draw_clip(recordings: Mapping[str, np.ndarray], fs: int) -> Figure:
         ax.tick_params(labelsize="x-small")
     axes[-1].set_xlabel("seconds", fontsize="small")
     return figure
-
-
-def _draw_mel(ax: Axes, wav: np.ndarray, fs: int, loudest: float) -> None:
-    """Draw a mel-spectrogram; 0 dB of the colours is ``loudest``."""
-    low, high = librosa.hz_to_mel(MIN_HZ), librosa.hz_to_mel(fs / 2)
-    ax.imshow(
-        log_mel(wav, fs) - loudest,
-        origin="lower",
-        aspect="auto",
-        interpolation="none",
-        cmap="magma",
-        vmin=-DYNAMIC_RANGE,
-        vmax=0.0,
-        extent=(0.0, len(wav) / fs, low, high),
-    )
-    ticks = [hz for hz in _TICKS_HZ if MIN_HZ < hz < fs / 2]
-    ax.set_yticks(librosa.hz_to_mel(np.array(ticks, dtype=float)), [str(hz) for hz in ticks])
-    ax.set_ylabel("Hz", fontsize="small")
 
 
 def _draw_f0(ax: Axes, recordings: Mapping[str, np.ndarray], fs: int) -> None:

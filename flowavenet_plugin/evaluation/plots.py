@@ -58,6 +58,35 @@ def log_mel(wav: np.ndarray, fs: int) -> np.ndarray:
     return 10.0 * np.log10(np.maximum(power, 1e-10))
 
 
+def draw_mel(ax: Axes, mel: np.ndarray, fs: int, ticks_hz: Sequence[int]) -> AxesImage:
+    """Draw a mel-spectrogram over seconds and Hz.
+
+    Args:
+        ax: Where to draw.
+        mel: From :func:`log_mel`, in dB above the loudest point, shape (80, frames).
+        fs: Sampling rate in Hz.
+        ticks_hz: Frequencies to name; those above fs / 2 are left out.
+
+    Returns:
+        The image, for a colour bar of -80 to 0 dB.
+    """
+    low, high = librosa.hz_to_mel(MIN_HZ), librosa.hz_to_mel(fs / 2)
+    hop_seconds = frame_length(fs) // 4 / fs
+    image = ax.imshow(
+        mel,
+        origin="lower",
+        aspect="auto",
+        interpolation="none",
+        cmap="magma",
+        vmin=-DYNAMIC_RANGE,
+        vmax=0.0,
+        extent=(0.0, mel.shape[1] * hop_seconds, low, high),
+    )
+    ticks = [hz for hz in ticks_hz if hz < fs / 2]
+    ax.set_yticks(librosa.hz_to_mel(np.array(ticks, dtype=float)), [str(hz) for hz in ticks])
+    return image
+
+
 def plot_spectrograms(axes: tuple[Axes, Axes], pair: Pair, fs: int, max_seconds: float = 5.0) -> AxesImage:
     """Draw the natural mel-spectrogram on the first axes and the synthesised on the second, in the same colours.
 
@@ -72,23 +101,10 @@ def plot_spectrograms(axes: tuple[Axes, Axes], pair: Pair, fs: int, max_seconds:
     """
     natural, synthesised = (log_mel(wav[: round(max_seconds * fs)], fs) for wav in pair[1:])
     loudest = natural.max()
-    low, high = librosa.hz_to_mel(MIN_HZ), librosa.hz_to_mel(fs / 2)
-    hop_seconds = frame_length(fs) // 4 / fs
     cut = f", first {max_seconds:g} s" if len(pair.natural) > max_seconds * fs else ""
     for ax, name, mel in zip(axes, ("natural", "synthesised"), (natural, synthesised), strict=True):
-        image = ax.imshow(
-            mel - loudest,
-            origin="lower",
-            aspect="auto",
-            interpolation="none",
-            cmap="magma",
-            vmin=-DYNAMIC_RANGE,
-            vmax=0.0,
-            extent=(0.0, mel.shape[1] * hop_seconds, low, high),
-        )
+        image = draw_mel(ax, mel - loudest, fs, _TICKS_HZ)
         ax.set_title(f"{pair.utt}: {name}{cut}", loc="left", fontsize="medium")
-        ticks = [hz for hz in _TICKS_HZ if hz < fs / 2]
-        ax.set_yticks(librosa.hz_to_mel(np.array(ticks, dtype=float)), [str(hz) for hz in ticks])
         ax.set_ylabel("frequency in Hz, mel scale")
     axes[0].sharex(axes[1])
     axes[0].tick_params(labelbottom=False)

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from flowavenet_plugin.flow.step_passes import SPLIT, Prediction, Step, Work, step_backward, step_forward
-from flowavenet_plugin.kernels.rows import Rows, Scratch
+from flowavenet_plugin.kernels.rows import Rows
+from flowavenet_plugin.kernels.scratch import Scratch
 
 
 @dataclass(frozen=True)

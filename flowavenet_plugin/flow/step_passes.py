@@ -13,7 +13,8 @@ from torch import Tensor
 
 from flowavenet_plugin.kernels import gated_stack
 from flowavenet_plugin.kernels.gated_stack import Activations
-from flowavenet_plugin.kernels.rows import Rows, Scratch
+from flowavenet_plugin.kernels.rows import Rows
+from flowavenet_plugin.kernels.scratch import Scratch
 from flowavenet_plugin.kernels.stack_weights import StackShape, StackWeights
 
 AFFINE, ADDITIVE, SPLIT = "affine", "additive", "split"

@@ -45,6 +45,10 @@ def columns_of(mask: Tensor | None) -> Tensor | None:
     return None if mask is None else mask.amax(dim=1, keepdim=True)
 
 
+#: Deviation below which a channel of the first batch says nothing about its scale: less than a step of 16-bit audio.
+SILENT = 1e-5
+
+
 class ActNorm(nn.Module):
     """Scale and shift per channel, started so that the first batch comes out standardised (arXiv 1807.03039).
 
@@ -84,7 +88,8 @@ class ActNorm(nn.Module):
             squares = self._total(((x - mean[:, None]).square() * mask).sum(dim=(0, 2)))
             std = torch.sqrt(squares / (count - 1))
             self.loc.copy_(-mean[None, :, None])
-            self.scale.copy_(1.0 / (std[None, :, None] + 1e-6))
+            scale = torch.where(std < SILENT, 1.0, 1.0 / (std + 1e-6))
+            self.scale.copy_(scale[None, :, None])
             self.initialized.fill_(1)
         self.started = True
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from flowavenet_plugin.kernels.fused_gate import gated_activation
-from flowavenet_plugin.kernels.stack_weights import StackShape
+from flowavenet_plugin.kernels.gated_stack import RESIDUAL
+from flowavenet_plugin.kernels.stack_weights import SCALE_SLOPE, StackShape
 
 FRONT_KERNEL_SIZE = 3
 
@@ -45,7 +44,7 @@ class ZeroConv1d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in_channels, T) to (B, out_channels, T)."""
-        return self.conv(x) * torch.exp(3.0 * self.scale)
+        return self.conv(x) * torch.exp(SCALE_SLOPE * self.scale)
 
 
 class GatedLayer(nn.Module):
@@ -72,7 +71,7 @@ class GatedLayer(nn.Module):
         if self.last:
             return None, out
         residual, skip = out.chunk(2, dim=1)
-        return (h + residual) * math.sqrt(0.5), skip
+        return (h + residual) * RESIDUAL, skip
 
 
 class WaveNet(nn.Module):

@@ -16,9 +16,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from flowavenet_plugin.kernels.rows import Rows, Scratch
+from flowavenet_plugin.kernels.rows import Rows
+from flowavenet_plugin.kernels.scratch import Scratch
 from flowavenet_plugin.kernels.stack_weights import StackWeights
 
+#: Factor of a layer's residual sum.
 RESIDUAL = math.sqrt(0.5)
 #: Rows of a piece on a CPU: its hidden states fit the cache.
 PIECE = 1024
@@ -64,7 +66,7 @@ def forward(x: Tensor, cond: Tensor, weights: StackWeights, rows: Rows, scratch:
     kept = Activations(x)
 
     def take(name: str, columns: int = width) -> Tensor:
-        return scratch.take(name, size, columns, x)
+        return scratch.take(name, (size, columns), x)
 
     h = _product(_unfold(x, weights.front_offsets), weights.front.t(), weights.front_bias, take("hidden0")).relu_()
     skips, last = take("skips"), take("last")
@@ -122,7 +124,7 @@ def backward(
     size = grad.shape[0]
 
     def take(name: str, columns: int = width) -> Tensor:
-        return scratch.take(name, size, columns, grad)
+        return scratch.take(name, (size, columns), grad)
 
     grads.end = grad.t() @ kept.last
     grads.end_bias = grad.sum(dim=0)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -57,17 +56,3 @@ class Rows:
     def sum_items(self, rows: Tensor) -> Tensor:
         """Sum each item's rows, (rows, C) to (B,); what lies outside of utterances must be zero."""
         return rows.view(self.batch, -1).sum(dim=1)
-
-
-class Scratch:
-    """Buffers that are used again by name: a fresh large tensor costs more (page faults) than to compute with it."""
-
-    def __init__(self) -> None:
-        self._buffers: dict[str, Tensor] = {}
-
-    def take(self, name: str, rows: int, columns: int, like: Tensor) -> Tensor:
-        """Return an uninitialised matrix of the type of ``like``; the last one of this name becomes invalid."""
-        old = self._buffers.get(name)
-        if old is None or old.shape != (rows, columns) or old.dtype != like.dtype:
-            self._buffers[name] = old = torch.empty(rows, columns, dtype=like.dtype, device=like.device)
-        return old

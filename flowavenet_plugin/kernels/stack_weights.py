@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from flowavenet_plugin.kernels.rows import Scratch
+from flowavenet_plugin.kernels.scratch import Scratch
 from flowavenet_plugin.kernels.weight_norm import normalise, normalise_backward
 
 #: The end convolution's scale works through an exponential of this slope.
@@ -114,7 +114,7 @@ class StackWeights:
     def empty_gradients(self, scratch: Scratch) -> StackWeights:
         """Return room for the gradients; the largest, that of ``cond``, lies in ``scratch``."""
         n = len(self.taps)
-        cond = scratch.take("grad_cond_weight", *self.cond_of_all.shape, self.skip)
+        cond = scratch.take("grad_cond_weight", self.cond_of_all.shape, self.skip)
         return StackWeights(
             cond_of_all=cond,
             cond=list(cond.chunk(n)),
@@ -170,7 +170,7 @@ class _Convolution:
     def matrix(self, name: str, gates: int, dtype: torch.dtype, scratch: Scratch) -> Tensor:
         """Return the normalised weight (out_channels, in_channels * taps)."""
         v = self.v.flatten(1)
-        out = scratch.take(f"weight_{name}", *v.shape, v.new_empty(0, dtype=dtype))
+        out = scratch.take(f"weight_{name}", v.shape, v.new_empty(0, dtype=dtype))
         normalise(v, self._norms(gates), out)
         return out
 
@@ -180,7 +180,7 @@ class _Convolution:
         For weights that are large beside what they are multiplied with: the factors go to the product.
         """
         v = self.v.flatten(1)
-        out = v if v.dtype == dtype else scratch.take(f"weight_{name}", *v.shape, v.new_empty(0, dtype=dtype)).copy_(v)
+        out = v if v.dtype == dtype else scratch.take(f"weight_{name}", v.shape, v.new_empty(0, dtype=dtype)).copy_(v)
         return out, (self._norms(gates) / v.norm(dim=1, keepdim=True))[:, 0].to(dtype)
 
     def taps(self, name: str, gates: int, dtype: torch.dtype, scratch: Scratch) -> Tensor:

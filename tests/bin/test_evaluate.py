@@ -200,7 +200,16 @@ def test_griffin_lim_is_synthesised_from_the_features(case: Case, capsys: pytest
     noise, griffin_lim = (float(line[column].split()[0]) for line in lines[2:])
     assert lines[3][0] == "eval1 griffin_lim"
     assert griffin_lim < 0.6 * noise
-    assert soundfile.info(case.output / "griffin_lim/wav/utt1.wav").frames == 24 * HOP
+    wav = case.output / "griffin_lim/wav/utt1.wav"
+    assert soundfile.info(wav).frames == 24 * HOP
+    before = wav.stat().st_mtime_ns
+    settings_file = case.folder / "feats_extract.yaml"
+    settings_file.touch()  # stage 1 writes its files at each run
+    case.run("--griffin_lim")
+    assert wav.stat().st_mtime_ns == before
+    settings_file.write_text(settings_file.read_text() + "# changed\n")
+    case.run("--griffin_lim")
+    assert wav.stat().st_mtime_ns > before
 
 
 def test_versas_files_are_written_and_its_results_merged(case: Case, capsys: pytest.CaptureFixture[str]) -> None:

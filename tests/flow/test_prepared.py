@@ -13,7 +13,7 @@ from flowavenet_plugin.flow.prepared import PreparedFlow
 from flowavenet_plugin.flow.prepared import model as prepared_model
 from flowavenet_plugin.flow.prepared import step as prepared_step
 from flowavenet_plugin.flow.prepared.convolution import DilatedConvolution, WinogradConvolution
-from flowavenet_plugin.flow.prepared.matrices import Scratch
+from flowavenet_plugin.kernels.scratch import Scratch
 
 OPTIONS = [
     dict(),
@@ -96,7 +96,7 @@ def test_padding_touches_nothing(options: dict) -> None:
 
 
 @torch.no_grad()
-def test_memory_of_a_session_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_of_a_session_is_bounded() -> None:
     network = model()
     held = []
     for frames in (60, 240):

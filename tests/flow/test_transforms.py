@@ -155,3 +155,12 @@ def test_squeeze() -> None:
     x = torch.arange(8.0).reshape(1, 2, 4)
     assert squeeze(x).tolist() == [[[0, 2], [1, 3], [4, 6], [5, 7]]]
     assert torch.equal(unsqueeze(squeeze(x)), x)
+
+
+def test_actnorm_takes_no_scale_from_silence() -> None:
+    norm = ActNorm(2).train()
+    x = torch.stack([torch.full((1, 50), 0.25), torch.randn(1, 50)], dim=1)  # digital silence in the first channel
+    z, logdet = norm(x)
+    assert norm.scale.flatten()[0] == 1 and norm.scale.flatten()[1] != 1 and logdet.abs().max() < 100
+    torch.testing.assert_close(z[:, 0], torch.zeros(1, 50))
+    assert norm(x + 1e-3)[0].abs().max() < 10  # what comes later isn't blown up

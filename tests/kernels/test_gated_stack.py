@@ -7,7 +7,8 @@ import torch
 
 from flowavenet_plugin.flow.wavenet import WaveNet
 from flowavenet_plugin.kernels import gated_stack
-from flowavenet_plugin.kernels.rows import Rows, Scratch
+from flowavenet_plugin.kernels.rows import Rows
+from flowavenet_plugin.kernels.scratch import Scratch
 from flowavenet_plugin.kernels.stack_weights import StackWeights
 from flowavenet_plugin.kernels.weight_norm import normalise, normalise_backward
 
@@ -84,10 +85,11 @@ def test_rows_have_zeros_between_items_and_come_back() -> None:
     assert one.gap == 0 and one.pack(x[:1]).data_ptr() == x.data_ptr()  # no copy of a single item
 
 
-def test_scratch_hands_out_a_buffer_again_unless_its_form_differs() -> None:
+def test_scratch_hands_out_memory_again_unless_it_is_too_small_or_of_another_type() -> None:
     scratch, like = Scratch(), torch.zeros(0)
-    first = scratch.take("a", 2, 3, like)
-    assert scratch.take("a", 2, 3, like) is first
-    assert scratch.take("b", 2, 3, like) is not first
-    assert scratch.take("a", 3, 3, like).shape == (3, 3)
-    assert scratch.take("a", 3, 3, like.double()).dtype == torch.float64
+    first = scratch.take("a", (2, 3), like)
+    assert scratch.take("a", (3, 2), like).data_ptr() == scratch.take("a", (4,), like).data_ptr() == first.data_ptr()
+    assert scratch.take("b", (2, 3), like).data_ptr() != first.data_ptr()
+    larger = scratch.take("a", (3, 3), like)
+    assert larger.shape == (3, 3) and larger.data_ptr() != first.data_ptr()
+    assert scratch.take("a", (3, 3), like.double()).dtype == torch.float64

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from flowavenet_plugin.flow.prepared.matrices import Scratch, add_product
+from flowavenet_plugin.flow.prepared.matrices import add_product
+from flowavenet_plugin.kernels.scratch import Scratch
 
 
 class DilatedConvolution:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from flowavenet_plugin.flow.prepared.matrices import Scratch
 from flowavenet_plugin.flow.prepared.streams import CondBuffer, StepState
+from flowavenet_plugin.kernels.scratch import Scratch
 
 if TYPE_CHECKING:
     from flowavenet_plugin.flow.prepared.model import PreparedFlow

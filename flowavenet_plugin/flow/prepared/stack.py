@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -10,9 +9,10 @@ from torch import Tensor, nn
 
 from flowavenet_plugin.flow.prepared.convolution import DilatedConvolution, WinogradConvolution
 from flowavenet_plugin.flow.prepared.layout import bit_reversal, cond_in_time
-from flowavenet_plugin.flow.prepared.matrices import Scratch, add_product, product
-
-RESIDUAL = math.sqrt(0.5)
+from flowavenet_plugin.flow.prepared.matrices import add_product, product
+from flowavenet_plugin.kernels.gated_stack import RESIDUAL
+from flowavenet_plugin.kernels.scratch import Scratch
+from flowavenet_plugin.kernels.stack_weights import SCALE_SLOPE
 
 #: Conditioning of a half (0 or 1) for rows from first to last, shape (B, rows, 2**block * bands).
 Cond = Callable[[int, int, int], Tensor]
@@ -63,7 +63,7 @@ class PreparedStack:
         self._keep_cond(net, n_mels, block, twice, depth)
         self.skip = self._matrix(net.skip.weight[:, :, 0])
         self.skip_bias = net.skip.bias.detach().to(dtype)
-        scale = end_scale * torch.exp(3.0 * net.end.scale.detach()[0, end_order, 0])
+        scale = end_scale * torch.exp(SCALE_SLOPE * net.end.scale.detach()[0, end_order, 0])
         self.end = (net.end.conv.weight.detach()[end_order, :, 0] * scale[:, None]).t().contiguous()
         self.end_bias = net.end.conv.bias.detach()[end_order] * scale + end_shift
         #: Rows before and after a row that its prediction depends on.

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from flowavenet_plugin.flow.prepared.layout import bit_reversal
-from flowavenet_plugin.flow.prepared.matrices import Scratch
 from flowavenet_plugin.flow.prepared.stack import Cond, PreparedStack
 from flowavenet_plugin.flow.transforms import AffineCoupling
+from flowavenet_plugin.kernels.scratch import Scratch
 
 #: Rows computed at once on a CPU, so that hidden states stay in its caches.
 CPU_ROWS = 2048

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flowavenet_plugin.flow.prepared.layout import first_band, half_bands
-from flowavenet_plugin.flow.prepared.matrices import Scratch
+from flowavenet_plugin.kernels.scratch import Scratch
 
 if TYPE_CHECKING:
     from flowavenet_plugin.flow.prepared.model import PreparedFlow
