@@ -43,6 +43,7 @@ tag=                 # name of the experiment, exp/voc_<tag> (default: from trai
 download_model=      # a model packed by stage 5, file or URL: used instead of training one
 # --- Decoding
 inference_config=conf/decode_flowavenet.yaml # decoding options, looked up as train_config is
+batch_size=          # utterances decoded at once (default: from inference_config); the sound is the same
 inference_args=      # more options for decoding, in quotes, e.g. "--temperature 0.6"
 inference_tag=       # name of the folder of synthesised audio (default: from config, arguments and model)
 inference_model=valid.loss.best.pth # weights to decode with: a file of the experiment, or any path
@@ -74,7 +75,7 @@ check_options() {
     for name in stage stop_stage; do
         [[ ${!name} =~ ^-?[0-9]+$ ]] || die "--${name} takes a whole number, not '${!name}'"
     done
-    for name in ngpu num_nodes nj inference_nj fs n_fft n_shift n_mels; do
+    for name in ngpu num_nodes nj inference_nj fs n_fft n_shift n_mels ${batch_size:+batch_size}; do
         [[ ${!name} =~ ^[0-9]+$ ]] || die "--${name} takes a whole number, not '${!name}'"
         [ "${name}" = ngpu ] || [ "${!name}" -gt 0 ] || die "--${name} must be at least 1, not ${!name}"
     done

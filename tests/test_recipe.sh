@@ -116,6 +116,19 @@ check "other weights are decoded anew" mini --stage 3 --stop_stage 3 --inference
 check "and it says so" says "${decoded}/dev is decoded anew"
 check "the experiment's own run.sh" "${exp}/run.sh" --stage 3 --stop_stage 3 --inference_args "--temperature 0" --n_jobs 1
 check "its folder" there ${exp}/decode_flowavenet_temperature0_valid.loss.best/eval1/wav/wav.scp
+check "batches of two, one job" mini --stage 3 --stop_stage 3 --test_sets dev --inference_tag batches --batch_size 2 --inference_nj 1
+check "one at a time, three jobs" mini --stage 3 --stop_stage 3 --test_sets dev --inference_tag jobs --inference_nj 3
+check "their logs" there ${exp}/batches/dev/log/vocoder_inference.1.log ${exp}/jobs/dev/log/vocoder_inference.3.log
+check "they sound alike" python3 -c "
+import sys, pathlib, numpy, soundfile
+first, second = map(pathlib.Path, sys.argv[1:])
+names = sorted(path.name for path in first.glob('*.wav'))
+assert len(names) == 3, names
+for name in names:
+    a, b = (soundfile.read(folder / name, dtype='int16')[0].astype(int) for folder in (first, second))
+    assert a.shape == b.shape and numpy.abs(a - b).max() <= 1, name
+" ${exp}/batches/dev/wav ${exp}/jobs/dev/wav
+check "no batch of zero" refuses "--batch_size must be at least 1, not 0" mini --stage 3 --batch_size 0
 check "a packed model serves without training" mini --stage 3 --stop_stage 3 --download_model "${PWD}/${zip}"
 check "its audio" there exp/voc_train_ten_steps_valid.loss.best/decode_flowavenet_valid.loss.best/dev/wav/wav.scp
 

@@ -9,18 +9,14 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from espnet2.utils.types import float_or_none
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
-    from flowavenet_plugin.vocoder.denoiser import Denoiser
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -47,10 +43,13 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dtype",
         default="auto",
-        choices=("auto", "float32", "bfloat16"),
-        help="precision inside the WaveNets; auto: float32. bfloat16 is faster where the CPU or GPU has it",
+        choices=("auto", "float32", "tf32", "bfloat16"),
+        help="precision inside the WaveNets; auto: float32. bfloat16 is faster where the machine has it, tf32 on GPUs",
     )
     parser.add_argument("--batch_size", type=int, default=1, help="utterances of similar length decoded at once")
+    parser.add_argument(
+        "--chunk_frames", type=int, default=0, help="frames decoded at once, the sound is the same; 0: as is fastest"
+    )
     parser.add_argument(
         "--denoiser_strength", type=float, default=0.0, help="how much of the vocoder's constant tones to take out"
     )
@@ -97,6 +96,7 @@ def inference(args: argparse.Namespace) -> None:
     import torch
     from tqdm import tqdm
 
+    from flowavenet_plugin.bin.decoding import Decoder, batches
     from flowavenet_plugin.data.decoded import update_lists, wav_path
     from flowavenet_plugin.data.scp import open_feats, read_scp
     from flowavenet_plugin.data.tts_run import GeneratedFeats, check_not_normalised
@@ -122,11 +122,11 @@ def inference(args: argparse.Namespace) -> None:
         if args.tts_dir is not None:
             check_tts_config(args.tts_dir, vocoder)
         try:
-            denoiser = make_denoiser(vocoder, args)
+            decode = Decoder(vocoder, args)
             with tqdm(total=len(todo), disable=not sys.stderr.isatty(), unit="utt") as progress:
                 for keys in batches(todo, feats, args.batch_size):
                     batch = {key: torch.from_numpy(feats[key]) for key in keys}
-                    rtfs.update(decode(vocoder, batch, denoiser, args))
+                    rtfs.update(decode(batch))
                     progress.update(len(keys))
         finally:
             update_lists(args.output_dir, list(feats))
@@ -151,121 +151,6 @@ def check_tts_config(tts_dir: Path, vocoder: AbsVocoder) -> None:
         check_config(yaml.safe_load(config_file.read_text(encoding="utf-8")), vocoder)
     else:
         logging.info(f"no {config_file}: the TTS model's feature settings were not compared with the vocoder's")
-
-
-def batches(keys: Sequence[str], feats: Mapping[str, Any], size: int) -> Iterator[list[str]]:
-    """Group utterances of similar length, ``size`` at a time; one at a time they keep their order.
-
-    Raises:
-        ValueError: If ``size`` is below 1.
-    """
-    if size < 1:
-        raise ValueError(f"--batch_size must be at least 1, not {size}")
-    if size > 1:
-        lengths = {key: len(feats[key]) for key in keys}
-        keys = sorted(keys, key=lengths.__getitem__, reverse=True)
-    for start in range(0, len(keys), size):
-        yield list(keys[start : start + size])
-
-
-def make_denoiser(vocoder: AbsVocoder, args: argparse.Namespace) -> Denoiser | None:
-    """Return the denoiser, or None if it isn't wanted.
-
-    Raises:
-        ValueError: If the strength is below 0.
-    """
-    if not args.denoiser_strength >= 0:
-        raise ValueError(f"--denoiser_strength must be a number from 0, not {args.denoiser_strength}")
-    if args.denoiser_strength == 0:
-        return None
-    from flowavenet_plugin.vocoder.denoiser import Denoiser
-
-    return Denoiser(vocoder)
-
-
-def synthesise(vocoder: AbsVocoder, feats: list[Tensor], args: argparse.Namespace) -> list[Tensor]:
-    """Return the sound of some utterances.
-
-    Raises:
-        ValueError: If this vocoder knows no batches or no precision, and one is asked for.
-    """
-    import torch
-
-    from flowavenet_plugin.vocoder.seeds import noise_seed
-
-    seeds = [noise_seed(args.seed, item) for item in feats]
-    feats = [item.to(vocoder.feats_mean) for item in feats]
-    options = {} if args.dtype == "auto" else dict(dtype=getattr(torch, args.dtype))
-    if options and not hasattr(vocoder, "prepare"):
-        raise ValueError(f"{type(vocoder).__name__} takes no --dtype {args.dtype}")
-    if len(feats) == 1:
-        return [vocoder.inference(feats[0], temperature=args.temperature, seed=seeds[0], **options)]
-    if not hasattr(vocoder, "inference_batch"):
-        raise ValueError(f"{type(vocoder).__name__} takes no --batch_size {args.batch_size}: one at a time")
-    return vocoder.inference_batch(feats, temperature=args.temperature, seeds=seeds, **options)
-
-
-def decode(
-    vocoder: AbsVocoder, feats: Mapping[str, Tensor], denoiser: Denoiser | None, args: argparse.Namespace
-) -> dict[str, float]:
-    """Decode some utterances at once into their wav files.
-
-    Args:
-        vocoder: The vocoder.
-        feats: Un-normalised features of each utterance, shape (frames, n_mels).
-        denoiser: Applied to the sound, if there is one.
-        args: Command line.
-
-    Returns:
-        Seconds of work per second of speech, of each utterance: its share by length.
-
-    Raises:
-        ValueError: If the features can't be used; the message names the utterance.
-    """
-    from flowavenet_plugin.vocoder.level import check_level
-
-    start = time.perf_counter()
-    key = ", ".join(feats)
-    try:
-        for key, item in feats.items():
-            warning = check_level(vocoder, item)
-            if warning is not None:
-                logging.warning(f"{key}: {warning}")
-        key = ", ".join(feats)
-        wavs = synthesise(vocoder, list(feats.values()), args)
-    except ValueError as error:
-        raise ValueError(f"utterance {key}: {error}") from error
-    if denoiser is not None:
-        wavs = [denoiser(wav, args.denoiser_strength) for wav in wavs]
-    sounds = {key: wav.cpu().numpy() for key, wav in zip(feats, wavs, strict=True)}  # waits for the GPU
-    rtf = (time.perf_counter() - start) * vocoder.fs / sum(len(samples) for samples in sounds.values())
-    for key, samples in sounds.items():
-        write_sound(args.output_dir, key, samples, vocoder.fs, rtf)
-    return dict.fromkeys(feats, rtf)
-
-
-def write_sound(output_dir: Path, key: str, samples: object, fs: int, rtf: float) -> None:
-    """Write an utterance's wav file and its real-time factor.
-
-    Raises:
-        ValueError: If samples (numpy) are not finite.
-    """
-    import numpy as np
-
-    from flowavenet_plugin.data.decoded import locked, wav_path, write_wav
-
-    if not np.isfinite(samples).all():
-        raise ValueError(f"utterance {key}: {int((~np.isfinite(samples)).sum())} of {len(samples)} samples not finite")
-    clipped = int((np.abs(samples) > 1).sum())
-    if clipped:
-        logging.warning(
-            f"{key}: {clipped} of {len(samples)} samples clipped, the largest is {np.abs(samples).max():.2f}"
-        )
-    write_wav(wav_path(output_dir, key), samples, fs)
-    with locked(output_dir), open(output_dir / "utt2rtf", "a", encoding="utf-8") as file:
-        file.write(f"{key} {rtf:.6f}\n")  # at once, as a run may be killed
-    level = logging.DEBUG if sys.stderr.isatty() else logging.INFO
-    logging.log(level, f"{key}: {len(samples) / fs:.2f} s of speech, real-time factor {rtf:.4f}")
 
 
 def main(cmd: Sequence[str] | None = None) -> None:

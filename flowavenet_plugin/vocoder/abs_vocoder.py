@@ -14,7 +14,13 @@ class AbsVocoder(nn.Module, ABC):
 
     Mean and standard deviation of the training features are buffers, so that a copied or moved checkpoint needs no
     other file. A subclass gives :meth:`loss` and :meth:`inference`.
+
+    Attributes:
+        state_is_whole: Whether the state dict holds every tensor of the class: it is then loaded without drawing
+            weights first.
     """
+
+    state_is_whole = False
 
     def __init__(self, fs: int, hop_length: int, n_mels: int) -> None:
         """Keep the sizes.
@@ -51,6 +57,13 @@ class AbsVocoder(nn.Module, ABC):
     def normalize(self, feats: Tensor) -> Tensor:
         """Standardise features, shape (..., n_mels)."""
         return (feats - self.feats_mean) / self.feats_std
+
+    def for_inference(self, dtype: torch.dtype | None = None) -> None:
+        """Free what only training and scoring need, where a class can; from now on it makes sound and nothing else.
+
+        Args:
+            dtype: Precision of the sound to come, for classes that know several.
+        """
 
     @abstractmethod
     def loss(

@@ -12,11 +12,14 @@ from torch import Tensor
 from flowavenet_plugin.flow.flowavenet import FloWaveNet
 from flowavenet_plugin.flow.prepared import PreparedFlow
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
+from flowavenet_plugin.vocoder.checks import check_feats, check_lengths, check_temperature
 from flowavenet_plugin.vocoder.streaming import NoiseSource, Synthesis
 
 
 class FloWaveNetVocoder(AbsVocoder):
     """Un-normalised mel-spectrogram in, waveform out, by inverting a :class:`FloWaveNet`; defaults are the paper's."""
+
+    state_is_whole = True
 
     def __init__(
         self,
@@ -54,17 +57,18 @@ class FloWaveNetVocoder(AbsVocoder):
             reversible: See :class:`FloWaveNet`: less memory in training.
 
         Raises:
-            ValueError: If the upsampling doesn't give ``hop_length`` samples per frame, or a size is out of range.
+            ValueError: If the scales don't make ``hop_length``, or a size is out of range.
         """
         super().__init__(fs, hop_length, n_mels)
         self._prepared: PreparedFlow | None = None
+        self._released = False
         if math.prod(upsample_scales) != hop_length:
             raise ValueError(
                 f"upsample_scales {list(upsample_scales)} give {math.prod(upsample_scales)} samples per frame, "
                 f"but the features' hop_length is {hop_length}"
             )
         self._causal = causal
-        self.temperature = _check_temperature(temperature)
+        self.temperature = check_temperature(temperature)
         self.flow = FloWaveNet(
             n_mels=n_mels,
             n_block=n_block,
@@ -87,12 +91,14 @@ class FloWaveNetVocoder(AbsVocoder):
         Arguments and return values as in :meth:`AbsVocoder.loss`; the weight is the number of samples.
 
         Raises:
-            ValueError: If an item's waveform and features don't fit each other; seen for lengths on the CPU only.
+            ValueError: If an item's waveform and features don't fit each other (seen for lengths on the CPU only), or
+                :meth:`for_inference` was called.
         """
+        self._need_weights("train or to score with")
         size = feats.shape[1] * self.hop_length
         x = F.pad(wav, (0, size - wav.shape[1]))[:, None]  # (B, 1, frames * hop_length); a negative pad cuts
         if wav_lengths.device.type == "cpu":
-            self._check_lengths(wav_lengths, feats_lengths)
+            check_lengths(wav_lengths, feats_lengths, self.hop_length)
             full = bool((wav_lengths == size).all())
         else:  # reading them would wait for the GPU; padding reaches to the longest item's end
             full = len(wav) == 1 and wav.shape[1] == size
@@ -131,10 +137,10 @@ class FloWaveNetVocoder(AbsVocoder):
         Raises:
             ValueError: If a shape or the temperature is impossible, or both seed and noise are given.
         """
-        self._check_feats(feats)
+        check_feats(feats, self.n_mels)
         size = feats.shape[0] * self.hop_length
         if noise is None:
-            noise = self._draw(size, seed).to(feats)
+            noise = NoiseSource(seed).draw(size).to(feats)
             temperature = self.temperature if temperature is None else temperature
         elif seed is not None:
             raise ValueError(f"give seed or noise, not both: seed={seed}")
@@ -143,7 +149,7 @@ class FloWaveNetVocoder(AbsVocoder):
                 f"noise has shape {tuple(noise.shape)}, but {feats.shape[0]} frames of {self.hop_length} samples "
                 f"need ({size},)"
             )
-        noise = noise.to(feats) * _check_temperature(1.0 if temperature is None else temperature)
+        noise = noise.to(feats) * check_temperature(1.0 if temperature is None else temperature)
         return self.prepare(dtype).inverse(noise[None, None], self._condition(feats[None]))[0, 0]
 
     @torch.no_grad()
@@ -171,11 +177,11 @@ class FloWaveNetVocoder(AbsVocoder):
         seeds = [None] * len(feats) if seeds is None else seeds
         if len(seeds) != len(feats):
             raise ValueError(f"{len(seeds)} seeds for {len(feats)} utterances")
-        scale = _check_temperature(self.temperature if temperature is None else temperature)
+        scale = check_temperature(self.temperature if temperature is None else temperature)
         for item in feats:
-            self._check_feats(item)
+            check_feats(item, self.n_mels)
         sizes = [len(item) * self.hop_length for item in feats]
-        noise = [scale * self._draw(size, seed).to(feats[0]) for size, seed in zip(sizes, seeds, strict=True)]
+        noise = [scale * NoiseSource(seed).draw(size).to(feats[0]) for size, seed in zip(sizes, seeds, strict=True)]
         cond = torch.nn.utils.rnn.pad_sequence([self.normalize(item) for item in feats], batch_first=True)
         noise = torch.nn.utils.rnn.pad_sequence(noise, batch_first=True)
         lengths = None if min(sizes) == max(sizes) else torch.tensor(sizes, device=cond.device)
@@ -208,13 +214,13 @@ class FloWaveNetVocoder(AbsVocoder):
         Raises:
             ValueError: If a shape, the temperature or ``chunk_frames`` is impossible, or no frame arrives.
         """
-        scale = _check_temperature(self.temperature if temperature is None else temperature)
+        scale = check_temperature(self.temperature if temperature is None else temperature)
         if chunk_frames < 1:
             raise ValueError(f"chunk_frames must be at least 1, not {chunk_frames}")
         synthesis = Synthesis(self.prepare(dtype), NoiseSource(seed), scale, chunk_frames)
         for piece in feats:
             if len(piece):
-                self._check_feats(piece)
+                check_feats(piece, self.n_mels)
                 yield from synthesis.push(self.normalize(piece))
         yield from synthesis.finish()
 
@@ -229,22 +235,45 @@ class FloWaveNetVocoder(AbsVocoder):
 
         Args:
             dtype: Precision inside the WaveNets, for instance ``torch.bfloat16``; samples always keep the precision
-                of the weights. Default: that of the weights.
+                of the weights. Default: that of the weights, or what :meth:`for_inference` was given.
+
+        Raises:
+            ValueError: If the weights are gone and another precision is asked for.
         """
         made = self._prepared
+        if self._released:
+            if dtype not in (None, made.dtype):
+                raise ValueError(f"this vocoder is for inference in {made.dtype} only, not in {dtype}")
+            return made
         if made is None or made.dtype != (made.float_dtype if dtype is None else dtype) or made.stale:
             self._prepared = None  # frees the memory first
             self._prepared = made = PreparedFlow(self.flow, dtype)
         return made
 
+    def for_inference(self, dtype: torch.dtype | None = None) -> None:
+        """Fold the weights and free them: half the memory, but neither training, scores nor saving from now on.
+
+        Args:
+            dtype: As in :meth:`prepare`, for good.
+        """
+        if not self._released:
+            self._prepared = None
+            self._prepared, self._released = PreparedFlow(self.flow, dtype, release=True), True
+            self.register_state_dict_pre_hook(_refuse_to_save)
+
     def train(self, mode: bool = True) -> FloWaveNetVocoder:
         """Switch between training and evaluation; training forgets what :meth:`prepare` made."""
         if mode:
+            self._need_weights("train")
             self._prepared = None
         return super().train(mode)
 
+    def _need_weights(self, use: str) -> None:
+        if self._released:
+            raise ValueError(f"this vocoder is for inference only now: it has no weights to {use}")
+
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_prepared": None}
+        return {**self.__dict__, "_prepared": self._prepared if self._released else None}
 
     @torch.no_grad()
     def log_likelihood(self, wav: Tensor, feats: Tensor) -> Tensor:
@@ -258,7 +287,7 @@ class FloWaveNetVocoder(AbsVocoder):
         Raises:
             ValueError: If the waveform doesn't fit the features.
         """
-        self._check_feats(feats)
+        check_feats(feats, self.n_mels)
         samples, frames = torch.tensor(wav.shape), torch.tensor(feats.shape[:1])
         if wav.dim() != 1:
             raise ValueError(f"expected a waveform of shape (samples,), got {tuple(wav.shape)}")
@@ -268,27 +297,6 @@ class FloWaveNetVocoder(AbsVocoder):
     def _condition(self, feats: Tensor) -> Tensor:
         return self.normalize(feats).transpose(1, 2)  # (B, n_mels, frames)
 
-    @staticmethod
-    def _draw(size: int, seed: int | Sequence[int] | None) -> Tensor:
-        return NoiseSource(seed).draw(size)
 
-    def _check_feats(self, feats: Tensor) -> None:
-        if feats.dim() != 2 or feats.shape[1] != self.n_mels or feats.shape[0] == 0:
-            raise ValueError(f"expected features of shape (frames, {self.n_mels}), got {tuple(feats.shape)}")
-        if not torch.isfinite(feats).all():
-            raise ValueError("the features hold values that are not finite")
-
-    def _check_lengths(self, wav_lengths: Tensor, feats_lengths: Tensor) -> None:
-        whole = feats_lengths * self.hop_length
-        wrong = (wav_lengths > whole) | (wav_lengths < whole - self.hop_length) | (wav_lengths < 1)
-        if wrong.any():
-            i = int(wrong.nonzero()[0, 0])
-            raise ValueError(
-                f"{int(wav_lengths[i])} samples don't fit {int(feats_lengths[i])} frames of {self.hop_length} samples"
-            )
-
-
-def _check_temperature(temperature: float) -> float:
-    if not (math.isfinite(temperature) and temperature >= 0):
-        raise ValueError(f"temperature must be a number from 0, not {temperature}")
-    return float(temperature)
+def _refuse_to_save(vocoder: FloWaveNetVocoder, *_: object) -> None:
+    vocoder._need_weights("save")

@@ -16,7 +16,7 @@ import yaml
 from torch import Tensor
 
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
-from flowavenet_plugin.vocoder.registry import build_vocoder
+from flowavenet_plugin.vocoder.registry import VOCODERS, build_vocoder
 
 #: Where the training model keeps its vocoder.
 PREFIX = "vocoder."
@@ -47,9 +47,13 @@ def load_vocoder(
         config_file = weights.parent / "config.yaml" if config_file is None else Path(config_file)
         state_dict = read_state_dict(weights)
         config = read_config(config_file)
-    vocoder = vocoder_from_config(config, config_file)
-    check_keys(vocoder.state_dict(), state_dict, model_file, config_file)
-    vocoder.load_state_dict(state_dict)
+    whole = VOCODERS[config["vocoder"]].state_is_whole if config["vocoder"] in VOCODERS else False
+    with torch.device("meta") if whole else contextlib.nullcontext():  # no weights are drawn to be replaced
+        vocoder = vocoder_from_config(config, config_file)
+    expected = vocoder.state_dict()
+    check_keys(expected, state_dict, model_file, config_file)
+    state_dict = {key: value.to(expected[key].dtype) for key, value in state_dict.items()}
+    vocoder.load_state_dict(state_dict, assign=whole)
     vocoder.feats_extract = config["feats_extract"]
     vocoder.feats_extract_conf = dict(config["feats_extract_conf"])
     return vocoder.to(device).eval()

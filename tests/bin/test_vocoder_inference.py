@@ -67,14 +67,31 @@ def test_sound_is_that_of_the_vocoder(corpus: Path, tmp_path: Path) -> None:
     assert np.abs(written).max() > 0.01
 
 
-def test_a_seed_gives_the_same_sound_wherever_an_utterance_stands(corpus: Path, tmp_path: Path) -> None:
+def largest_difference(first: Path, second: Path) -> int:
+    """Return the largest difference of two decoded folders' samples, in steps of 16 bits."""
+    names = sorted(path.name for path in (first / "wav").glob("*.wav"))
+    assert names == sorted(path.name for path in (second / "wav").glob("*.wav"))
+    sounds = [[soundfile.read(folder / "wav" / name, dtype="int16")[0] for name in names] for folder in (first, second)]
+    return max(int(np.abs(a.astype(int) - b).max()) for a, b in zip(*sounds, strict=True))
+
+
+def test_a_seed_gives_the_same_sound_in_any_order_batch_chunks_and_number_of_jobs(corpus: Path, tmp_path: Path) -> None:
     decode(corpus, tmp_path / "all")
     lines = (corpus / "feats.scp").read_text().splitlines()
-    (corpus / "one.scp").write_text(lines[3] + "\n")
-    decode(corpus, tmp_path / "one", "--scp", str(corpus / "one.scp"))
+    (corpus / "reversed.scp").write_text("\n".join(lines[::-1]) + "\n")
+    decode(corpus, tmp_path / "reversed", "--scp", str(corpus / "reversed.scp"))
+    for i, line in enumerate(lines):  # as many jobs as utterances
+        (corpus / f"keys.{i}").write_text(line + "\n")
+        decode(corpus, tmp_path / "jobs", "--key_file", str(corpus / f"keys.{i}"))
+    for name in ("reversed", "jobs"):
+        assert largest_difference(tmp_path / "all", tmp_path / name) == 0
+    for i, options in enumerate(("--batch_size 2", "--batch_size 4", "--chunk_frames 1", "--chunk_frames 7")):
+        decode(corpus, tmp_path / str(i), *options.split())
+        assert largest_difference(tmp_path / "all", tmp_path / str(i)) <= 1, options
     decode(corpus, tmp_path / "other", "--seed", "1")
-    first, again, other = ((tmp_path / name / "wav" / "utt3.wav").read_bytes() for name in ("all", "one", "other"))
-    assert first == again != other
+    assert largest_difference(tmp_path / "all", tmp_path / "other") > 100
+    assert "--chunk_frames 3 --batch_size 2" in refused(corpus, tmp_path, "--chunk_frames", "3", "--batch_size", "2")
+    assert "--chunk_frames -1" in refused(corpus, tmp_path, "--chunk_frames", "-1")
 
 
 def test_what_is_done_is_skipped_and_lists_stay_whole(corpus: Path, tmp_path: Path) -> None:
@@ -125,6 +142,7 @@ def test_precision_and_denoiser_are_options(corpus: Path, tmp_path: Path) -> Non
     for name in ("bfloat16", "denoised"):
         assert 0 < np.abs(sounds[name] - sounds["plain"]).max() < 0.1
     assert "-1" in refused(corpus, tmp_path, "--denoiser_strength", "-1")
+    assert "for GPUs" in refused(corpus, tmp_path, "--dtype", "tf32")
 
 
 def test_config_file_and_command_line(corpus: Path, tmp_path: Path) -> None:

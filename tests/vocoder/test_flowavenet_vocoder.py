@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from flowavenet_plugin.vocoder.flowavenet_vocoder import FloWaveNetVocoder
+from flowavenet_plugin.vocoder.streaming import NoiseSource
 
 SIZES = dict(n_block=4, n_flow=2, n_layer=1, filter_size=4, block_per_split=2)
 RATES = {(16000, 200): (10, 20), (22050, 256): (16, 16), (24000, 300): (15, 20), (44100, 512): (16, 32)}
@@ -67,7 +68,7 @@ def test_seed_and_temperature() -> None:
 
 
 def test_noise_of_a_seed_is_standard_normal_and_starts_alike_for_any_length() -> None:
-    short, long = FloWaveNetVocoder._draw(1000, 5), FloWaveNetVocoder._draw(200_000, 5)
+    short, long = NoiseSource(5).draw(1000), NoiseSource(5).draw(200_000)
     assert torch.equal(short, long[:1000])
     assert abs(long.mean()) < 0.01 and abs(long.std() - 1) < 0.01
 

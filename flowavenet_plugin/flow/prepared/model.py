@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flowavenet_plugin.flow.flowavenet import FloWaveNet
 from flowavenet_plugin.flow.prepared.session import InverseSession
@@ -27,15 +27,17 @@ class PreparedFlow:
     """
 
     @torch.no_grad()
-    def __init__(self, flow: FloWaveNet, dtype: torch.dtype | None = None) -> None:
+    def __init__(self, flow: FloWaveNet, dtype: torch.dtype | None = None, release: bool = False) -> None:
         """Fold the weights.
 
         Args:
             flow: The network.
             dtype: Precision inside the WaveNets, for instance ``torch.bfloat16``; samples and conditioning's upsampling
                 keep that of the network. Default: the network's.
+            release: Take the weights out of the network as they are folded, so that they are never there twice. The
+                network has none afterwards.
         """
-        self._flow = flow
+        self._flow = None if release else flow
         self._state = _state(flow)
         self.float_dtype, self.device = flow.upsampler.layers[0].bias.dtype, flow.upsampler.layers[0].bias.device
         self.dtype = self.float_dtype if dtype is None else dtype
@@ -45,13 +47,15 @@ class PreparedFlow:
         x_odd = cond_odd = 0
         for number, block in enumerate(flow.blocks, 1):
             self.blocks.append(PreparedBlock(block, number, x_odd, cond_odd, flow.n_mels, self.dtype))
+            if release:
+                _release(block, flow.blocks[number:])
             x_odd = 0 if block.split is not None else (x_odd + len(block.steps)) % 2
             cond_odd = (cond_odd + len(block.steps)) % 2
 
     @property
     def stale(self) -> bool:
         """Whether the network's weights were replaced or changed since; a change through ``.data`` isn't seen."""
-        return self._state != _state(self._flow)
+        return self._flow is not None and self._state != _state(self._flow)
 
     def session(self, batch: int = 1, lengths: Tensor | None = None) -> InverseSession:
         """Start to synthesise in pieces.
@@ -94,6 +98,14 @@ class PreparedFlow:
             out[:, done : done + piece.shape[1]] = piece
             done += piece.shape[1]
         return out[:, None]
+
+
+def _release(block: nn.Module, later: nn.ModuleList) -> None:
+    """Free a block's parameters, but for those that later blocks share."""
+    shared = {id(parameter) for parameter in later.parameters()}
+    for parameter in block.parameters():
+        if id(parameter) not in shared:
+            parameter.data = parameter.data.new_empty(0)
 
 
 def _state(flow: FloWaveNet) -> list[tuple[int, int]]:
