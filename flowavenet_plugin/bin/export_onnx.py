@@ -150,6 +150,11 @@ def export(args: argparse.Namespace) -> None:
     vocoder = load_vocoder(args.model_file, args.train_config)
     if not hasattr(vocoder, "flow"):
         raise ValueError(f"{args.model_file} is a {type(vocoder).__name__}, which has no flow to export")
+    if getattr(vocoder, "prediction", None) is not None:
+        raise ValueError(
+            f"{args.model_file} predicts samples from those before (prediction_order {vocoder.prediction.order}): "
+            "that is a loop over blocks, which neither format can hold for any length"
+        )
     module = exportable(vocoder)
     write, run = (write_onnx, run_onnx) if args.format == "onnx" else (write_torch_export, run_torch_export)
     partial = args.output.with_name(f".{args.output.stem}.{os.getpid()}{'.onnx' if args.format == 'onnx' else '.pt2'}")

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flowavenet_plugin.flow.flowavenet import FloWaveNet
+from flowavenet_plugin.flow.prediction import LinearPrediction
 from flowavenet_plugin.flow.prepared import PreparedFlow
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
 from flowavenet_plugin.vocoder.checks import check_feats, check_lengths, check_temperature
@@ -37,6 +38,9 @@ class FloWaveNetVocoder(AbsVocoder):
         upsample_scales: Sequence[int] = (16, 16),
         temperature: float = 0.8,
         reversible: bool = True,
+        prediction_order: int = 0,
+        prediction_channels: int = 128,
+        mel_range: tuple[float, float] = (80.0, 7600.0),
     ) -> None:
         """Build the vocoder.
 
@@ -55,6 +59,10 @@ class FloWaveNetVocoder(AbsVocoder):
             upsample_scales: Their product must be ``hop_length``.
             temperature: Standard deviation of the noise that :meth:`inference` draws, from 0.
             reversible: See :class:`FloWaveNet`: less memory in training.
+            prediction_order: Samples that a linear prediction from the features looks back, see
+                :class:`LinearPrediction`; 0: the flow takes the waveform as it is.
+            prediction_channels: Channels of the network that tells the prediction's spectrum.
+            mel_range: Lowest and highest frequency of the features in Hz, where that network starts from.
 
         Raises:
             ValueError: If the scales don't make ``hop_length``, or a size is out of range.
@@ -68,6 +76,10 @@ class FloWaveNetVocoder(AbsVocoder):
                 f"but the features' hop_length is {hop_length}"
             )
         self._causal = causal
+        self.prediction = None
+        if prediction_order != 0:
+            sizes = fs, hop_length, n_mels, prediction_order, prediction_channels
+            self.prediction = LinearPrediction(*sizes, (mel_range[0], mel_range[1]))
         self.temperature = check_temperature(temperature)
         self.flow = FloWaveNet(
             n_mels=n_mels,
@@ -103,7 +115,12 @@ class FloWaveNetVocoder(AbsVocoder):
         else:  # reading them would wait for the GPU; padding reaches to the longest item's end
             full = len(wav) == 1 and wav.shape[1] == size
         wav_lengths = wav_lengths.to(wav.device)
-        noise, logdet = self.flow(x, self._condition(feats), None if full else wav_lengths)
+        lengths, cond, outer = None if full else wav_lengths, self.normalize(feats), 0.0
+        if self.prediction is not None:
+            x, outer = self.prediction(x[:, 0], feats, cond, lengths)
+            x = x[:, None]
+        noise, logdet = self.flow(x, cond.transpose(1, 2), lengths)
+        logdet = logdet + outer
         count = wav_lengths.sum()
         log_p = -0.5 * noise.square().sum() / count - 0.5 * math.log(2 * math.pi)
         logdet = logdet.sum() / count
@@ -150,7 +167,7 @@ class FloWaveNetVocoder(AbsVocoder):
                 f"need ({size},)"
             )
         noise = noise.to(feats) * check_temperature(1.0 if temperature is None else temperature)
-        return self.prepare(dtype).inverse(noise[None, None], self._condition(feats[None]))[0, 0]
+        return self._synthesise(noise[None], feats[None], None, dtype)[0]
 
     @torch.no_grad()
     def inference_batch(
@@ -182,10 +199,10 @@ class FloWaveNetVocoder(AbsVocoder):
             check_feats(item, self.n_mels)
         sizes = [len(item) * self.hop_length for item in feats]
         noise = [scale * NoiseSource(seed).draw(size).to(feats[0]) for size, seed in zip(sizes, seeds, strict=True)]
-        cond = torch.nn.utils.rnn.pad_sequence([self.normalize(item) for item in feats], batch_first=True)
+        padded = torch.nn.utils.rnn.pad_sequence(list(feats), batch_first=True)
         noise = torch.nn.utils.rnn.pad_sequence(noise, batch_first=True)
-        lengths = None if min(sizes) == max(sizes) else torch.tensor(sizes, device=cond.device)
-        wavs = self.prepare(dtype).inverse(noise[:, None], cond.transpose(1, 2), lengths)[:, 0]
+        lengths = None if min(sizes) == max(sizes) else torch.tensor(sizes, device=padded.device)
+        wavs = self._synthesise(noise, padded, lengths, dtype)
         return [wav[:size] for wav, size in zip(wavs, sizes, strict=True)]
 
     def stream(
@@ -217,11 +234,11 @@ class FloWaveNetVocoder(AbsVocoder):
         scale = check_temperature(self.temperature if temperature is None else temperature)
         if chunk_frames < 1:
             raise ValueError(f"chunk_frames must be at least 1, not {chunk_frames}")
-        synthesis = Synthesis(self.prepare(dtype), NoiseSource(seed), scale, chunk_frames)
+        synthesis = Synthesis(self.prepare(dtype), self.prediction, NoiseSource(seed), scale, chunk_frames)
         for piece in feats:
             if len(piece):
                 check_feats(piece, self.n_mels)
-                yield from synthesis.push(self.normalize(piece))
+                yield from synthesis.push(piece, self.normalize(piece))
         yield from synthesis.finish()
 
     @property
@@ -294,8 +311,11 @@ class FloWaveNetVocoder(AbsVocoder):
         stats = self.loss(wav[None].to(feats), feats[None], samples, frames)[1]
         return stats["log_likelihood"]
 
-    def _condition(self, feats: Tensor) -> Tensor:
-        return self.normalize(feats).transpose(1, 2)  # (B, n_mels, frames)
+    def _synthesise(self, noise: Tensor, feats: Tensor, lengths: Tensor | None, dtype: torch.dtype | None) -> Tensor:
+        """Turn noise (B, samples) and features (B, frames, n_mels) into sound (B, samples)."""
+        cond = self.normalize(feats)
+        wav = self.prepare(dtype).inverse(noise[:, None], cond.transpose(1, 2), lengths)[:, 0]
+        return wav if self.prediction is None else self.prediction.inverse(wav, feats, cond, lengths)
 
 
 def _refuse_to_save(vocoder: FloWaveNetVocoder, *_: object) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flowavenet_plugin.flow.prediction import LinearPrediction
 from flowavenet_plugin.flow.prepared import PreparedFlow
 
 
@@ -28,24 +29,33 @@ class NoiseSource:
 class Synthesis:
     """Features of one utterance in, sound out, in chunks of equal size."""
 
-    def __init__(self, flow: PreparedFlow, noise: NoiseSource, temperature: float, chunk_frames: int) -> None:
+    def __init__(
+        self,
+        flow: PreparedFlow,
+        prediction: LinearPrediction | None,
+        noise: NoiseSource,
+        temperature: float,
+        chunk_frames: int,
+    ) -> None:
         """Start.
 
         Args:
             flow: The prepared flow.
+            prediction: What turns the flow's output into sound; None: it is the sound.
             noise: Where the noise comes from.
             temperature: Its standard deviation.
             chunk_frames: Frames computed at once.
         """
         self._session = flow.session()
+        self._prediction = None if prediction is None else prediction.session()
         self._hop, self._chunk = flow.hop_length, chunk_frames
         self._noise, self._temperature = noise, temperature
-        self._waiting: list[Tensor] = []
+        self._waiting: list[Tensor] = []  # features and conditioning side by side, (frames, 2 * n_mels)
         self._count = 0
 
-    def push(self, feats: Tensor) -> Iterator[Tensor]:
-        """Take standardised features (frames, n_mels) and yield the sound that is ready."""
-        for piece in feats.split(self._chunk):
+    def push(self, feats: Tensor, cond: Tensor) -> Iterator[Tensor]:
+        """Take features (frames, n_mels), as they are and standardised, and yield the sound that is ready."""
+        for piece in torch.cat([feats, cond], dim=1).split(self._chunk):
             self._waiting.append(piece)
             self._count += len(piece)
             while self._count > self._chunk:  # one frame stays at least, as the end must be marked
@@ -63,8 +73,13 @@ class Synthesis:
             raise ValueError("no frame of features has arrived")
         yield from self._run(torch.cat(self._waiting), final=True)
 
-    def _run(self, feats: Tensor, final: bool) -> Iterator[Tensor]:
+    @torch.no_grad()
+    def _run(self, frames: Tensor, final: bool) -> Iterator[Tensor]:
+        feats, cond = frames.chunk(2, dim=1)
         noise = self._noise.draw(len(feats) * self._hop).to(feats) * self._temperature
-        wav = self._session.push(noise[None], feats[None], final)[0]
+        wav = self._session.push(noise[None], cond[None], final)[0]
+        if self._prediction is not None:
+            self._prediction.push_frames(feats, cond, final)
+            wav = self._prediction.push(wav)
         if len(wav):
             yield wav

@@ -15,10 +15,10 @@ from flowavenet_plugin.vocoder.loading import save_vocoder
 FEATS_CONF = dict(fs=8000, n_fft=64, hop_length=12, n_mels=6, fmin=0, fmax=4000)
 
 
-def save(folder: Path, scales: list[int]) -> Path:
+def save(folder: Path, scales: list[int], **options: int) -> Path:
     """Write a small vocoder whose weights all matter."""
     torch.manual_seed(0)
-    conf = dict(n_block=3, n_flow=2, n_layer=2, filter_size=4, block_per_split=2, upsample_scales=scales)
+    conf = dict(n_block=3, n_flow=2, n_layer=2, filter_size=4, block_per_split=2, upsample_scales=scales, **options)
     hop = scales[0] * scales[1]
     made = FloWaveNetVocoder(8000, hop, 6, **conf)
     for parameter in made.parameters():
@@ -68,3 +68,10 @@ def test_missing_weights_are_named(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as stop:
         export_onnx.main(["--model_file", str(tmp_path / "gone.pth"), "--output", str(tmp_path / "x.onnx")])
     assert "gone.pth" in str(stop.value.code)
+
+
+def test_a_prediction_is_refused(tmp_path: Path) -> None:
+    model_file = save(tmp_path, [4, 4], prediction_order=4)
+    with pytest.raises(SystemExit) as stop:
+        export_onnx.main(["--model_file", str(model_file), "--output", str(tmp_path / "o" / "x.onnx")])
+    assert "prediction_order 4" in str(stop.value.code) and not (tmp_path / "o").exists()

@@ -80,8 +80,9 @@ def test_inference_leaves_the_global_generator_alone_when_seeded() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_loss_counts_samples_not_padding() -> None:
-    made = vocoder()
+@pytest.mark.parametrize("prediction_order", [0, 4])
+def test_loss_counts_samples_not_padding(prediction_order: int) -> None:
+    made = vocoder(prediction_order=prediction_order)
     wavs = [torch.randn(60).double(), torch.randn(31).double()]  # 5 frames; 3 frames of which the last lacks 5 samples
     feats = [torch.randn(5, 5).double(), torch.randn(3, 5).double()]
     batch = torch.nn.utils.rnn.pad_sequence
@@ -102,6 +103,19 @@ def test_option_reversible_reaches_the_flow_and_leaves_the_loss_as_it_is(reversi
     loss = made.loss(wav, feats, torch.tensor([60, 60]), torch.tensor([5, 5]))[0]
     alone = [made.log_likelihood(wav[i], feats[i]) for i in range(2)]
     torch.testing.assert_close(-loss.detach(), torch.stack(alone).mean())
+
+
+def test_prediction_is_part_of_the_bijection_and_its_density() -> None:
+    made, plain = vocoder(prediction_order=4), vocoder()
+    feats, noise = torch.randn(7, 5).double(), torch.randn(84).double()
+    wav = made.inference(feats, noise=noise)
+    cond = made.normalize(feats)[None]
+    residual, logdet = made.prediction(wav[None], feats[None], cond)
+    latent, inner = made.flow(residual[:, None], cond.mT)
+    torch.testing.assert_close(latent[0, 0], noise, rtol=0, atol=1e-9)
+    gaussian = torch.distributions.Normal(0.0, 1.0).log_prob(noise).sum()
+    torch.testing.assert_close(made.log_likelihood(wav, feats), (gaussian + inner[0] + logdet[0]) / 84)
+    assert plain.prediction is None and not any("prediction" in name for name in plain.state_dict())
 
 
 def test_statistics_standardise_and_travel_in_the_state_dict() -> None:

@@ -1,0 +1,278 @@
+"""Linear prediction from the mel-spectrogram: takes the spectral envelope out of the waveform before the flow sees it.
+
+A mel-spectrogram nearly tells the power spectrum, and a power spectrum tells how to predict each sample from those
+before it (Makhoul 1975; Valin and Skoglund, LPCNet, arXiv 1810.11846). What can't be predicted, divided by its
+expected size, is white noise and pulses: far less to learn for the flow. The filter is a bijection whose
+log-determinant is known, so that likelihoods stay exact. Its inverse is a recursion over samples, solved block by
+block.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+#: Bins of the power spectrum, 0 to half the sampling rate.
+BINS = 257
+#: Least power per sample: a deviation of one step of 16-bit audio.
+FLOOR = 2.0**-30
+#: Share of the power that is added as white noise, so that the equations stay solvable.
+RIDGE = 1e-9
+#: Blocks that are solved at once: memory grows with it.
+SOLVED_BLOCKS = 512
+
+
+class Filters(NamedTuple):
+    """What whitens N blocks of L samples.
+
+    Attributes:
+        weights: Weights of the sample ``order`` before, ..., of the sample itself, shape (N, order + 1).
+        factor: Cholesky factor of the covariance of ``order`` samples, for samples that have none before them, shape
+            (N, order, order).
+    """
+
+    weights: Tensor
+    factor: Tensor
+
+
+class LinearPrediction(nn.Module):
+    """Whiten a waveform by filters that are computed from the features.
+
+    The log-power spectrum of a block starts as the log-mel, interpolated over frequency and time; a small network,
+    which starts at zero, adds what training tells.
+
+    Example:
+        >>> prediction = LinearPrediction(fs=16000, hop_length=64, n_mels=5, order=4)
+        >>> x, feats = torch.randn(2, 3 * 64), torch.randn(2, 3, 5)
+        >>> residual, logdet = prediction(x, feats, feats)
+        >>> residual.shape, logdet.shape
+        (torch.Size([2, 192]), torch.Size([2]))
+        >>> torch.allclose(prediction.inverse(residual, feats, feats), x, atol=1e-4)
+        True
+    """
+
+    def __init__(
+        self,
+        fs: int,
+        hop_length: int,
+        n_mels: int,
+        order: int,
+        channels: int = 128,
+        mel_range: tuple[float, float] = (80.0, 7600.0),
+    ) -> None:
+        """Build the network.
+
+        Args:
+            fs: Sampling rate in Hz.
+            hop_length: Samples per frame.
+            n_mels: Mel bands of the features, log10 of amplitude in Slaney's scale where training starts.
+            order: Samples that the prediction looks back.
+            channels: Channels of the network.
+            mel_range: Lowest and highest frequency of the mel bands in Hz.
+
+        Raises:
+            ValueError: If the order is longer than a block.
+        """
+        super().__init__()
+        self.hop_length = hop_length
+        self.blocks = 2 if hop_length % 2 == 0 else 1  # per frame
+        self.block = hop_length // self.blocks
+        if not 1 <= order <= min(self.block, BINS - 1):
+            raise ValueError(
+                f"prediction_order must be from 1 to {min(self.block, BINS - 1)} (hop_length {hop_length}), not {order}"
+            )
+        self.order = order
+        self.register_buffer("_bands", _interpolation(fs, n_mels, mel_range), persistent=False)
+        self.hidden = nn.Sequential(
+            nn.Linear(3 * n_mels, channels), nn.ReLU(), nn.Linear(channels, channels), nn.ReLU()
+        )
+        self.out = nn.Linear(channels + 3 * n_mels, self.blocks * BINS)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: Tensor, feats: Tensor, cond: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Whiten.
+
+        Args:
+            x: Waveform, shape (B, T) with T = frames * hop_length.
+            feats: Features as they are, shape (B, frames, n_mels).
+            cond: Features standardised, same shape.
+            lengths: Samples of each item, shape (B,); what lies beyond is neither seen nor counted. None: all.
+
+        Returns:
+            Residual, shape (B, T), zero beyond ``lengths``; log|det dresidual/dx| per item in nats, shape (B,).
+        """
+        filters = self._all_filters(feats, cond, lengths)
+        batch, size, order = x.shape[0], x.shape[1], self.order
+        weights = filters.weights.view(batch, -1, order + 1)
+        blocks = F.pad(x, (order, 0)).unfold(1, self.block + order, self.block)  # (B, N, block + order)
+        residual = torch.einsum("bntk,bnk->bnt", blocks.unfold(2, order + 1, 1), weights.to(x)).reshape(batch, size)
+        log_gain = -weights[:, :, -1:].log().expand(-1, -1, self.block).reshape(batch, size)
+        first = filters.factor.view(batch, -1, order, order)[:, 0]
+        start = torch.linalg.solve_triangular(first, x[:, :order, None].to(first), upper=False)[:, :, 0]
+        residual = torch.cat([start.to(x), residual[:, order:]], dim=1)
+        log_gain = torch.cat([first.diagonal(dim1=1, dim2=2).log(), log_gain[:, order:]], dim=1)
+        if lengths is not None:
+            mask = torch.arange(size, device=x.device) < lengths[:, None]
+            residual, log_gain = residual * mask, log_gain * mask
+        return residual, -log_gain.sum(dim=1).to(x)
+
+    def inverse(self, residual: Tensor, feats: Tensor, cond: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Undo :meth:`forward`; arguments and shapes as there."""
+        filters = self._all_filters(feats, cond, lengths)
+        batch, size = residual.shape
+        filters = Filters(*(part.unflatten(0, (batch, -1)) for part in filters))
+        x, _ = self._solve(residual.view(batch, -1, self.block), filters, None)
+        if lengths is not None:
+            x = x * (torch.arange(size, device=x.device) < lengths[:, None])
+        return x
+
+    def session(self) -> PredictionSession:
+        """Start to undo :meth:`forward` in pieces."""
+        return PredictionSession(self)
+
+    def filters(self, feats: Tensor, following: Tensor, context: Tensor) -> Filters:
+        """Compute the filters of frames.
+
+        Args:
+            feats: Features as they are, shape (N, n_mels).
+            following: Those of the frames after them, same shape.
+            context: Standardised features of the frames before, of the frames and of those after, shape
+                (N, 3 * n_mels).
+
+        Returns:
+            Filters of N * ``blocks`` blocks, float64.
+        """
+        with torch.autocast(feats.device.type, enabled=False):
+            learnt = self.out(torch.cat([self.hidden(context), context], dim=1)).view(-1, self.blocks, BINS)
+            places = (torch.arange(self.blocks, device=feats.device, dtype=feats.dtype) + 0.5) / self.blocks
+            mel = torch.lerp(feats[:, None], following[:, None], places[:, None])  # (N, blocks, n_mels)
+            power = torch.exp((mel @ self._bands.to(mel) + learnt).flatten(0, 1).double()) + FLOOR
+            return self._whitening(power)
+
+    def _whitening(self, power: Tensor) -> Filters:
+        """Solve for the filters of power spectra (N, BINS): the last row of the inverse Cholesky factor whitens."""
+        size = self.order + 1
+        correlation = torch.fft.irfft(power, dim=1)[:, :size]
+        lags = torch.arange(size, device=power.device)
+        covariance = correlation[:, (lags[:, None] - lags).abs()]
+        covariance = covariance + RIDGE * correlation[:, :1, None] * torch.eye(size).to(covariance)
+        factor = torch.linalg.cholesky(covariance)
+        last = torch.eye(size).to(factor)[:, -1:].expand(len(factor), -1, -1)
+        weights = torch.linalg.solve_triangular(factor.mT, last, upper=True)[:, :, 0]
+        return Filters(weights, factor[:, :-1, :-1])
+
+    def _all_filters(self, feats: Tensor, cond: Tensor, lengths: Tensor | None) -> Filters:
+        """Compute the filters of whole utterances, in the order of (B, frames, blocks)."""
+        batch, frames = feats.shape[:2]
+        places = torch.arange(frames, device=feats.device).expand(batch, -1)
+        last = frames - 1 if lengths is None else (lengths[:, None] - 1).div(self.hop_length, rounding_mode="floor")
+        items = torch.arange(batch, device=feats.device)[:, None]
+        after = torch.minimum(places + 1, torch.as_tensor(last, device=feats.device))
+        context = torch.cat([cond[items, (places - 1).clamp(min=0)], cond, cond[items, after]], dim=2)
+        return self.filters(*(part.flatten(0, 1) for part in (feats, feats[items, after], context)))
+
+    def _solve(self, residual: Tensor, filters: Filters, past: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Undo the filters block by block.
+
+        Args:
+            residual: Shape (B, N, block).
+            filters: The same blocks', each part with (B, N) in front.
+            past: Samples before, shape (B, order); None: there are none.
+
+        Returns:
+            Waveform, shape (B, N * block), and its last ``order`` samples.
+        """
+        pieces = []
+        for first in range(0, residual.shape[1], SOLVED_BLOCKS):
+            part = slice(first, first + SOLVED_BLOCKS)
+            weights = filters.weights[:, part]
+            start = filters.factor[:, 0] if past is None else None
+            own, carried = self._responses(residual[:, part].to(weights), weights, start)
+            past = own.new_zeros(len(own), self.order) if past is None else past
+            for block in range(own.shape[1]):
+                wav = torch.baddbmm(own[:, block, :, None], carried[:, block], past[:, :, None])[:, :, 0]
+                past = wav[:, -self.order :]
+                pieces.append(wav)
+        return torch.cat(pieces, dim=1).to(residual), past
+
+    def _responses(self, residual: Tensor, weights: Tensor, start: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return what blocks answer to their residual, (B, N, block), and to the past, (B, N, block, order)."""
+        order, size = self.order, self.block
+        padded = F.pad(weights.flip(-1), (0, size))  # by lag; 0 beyond the order
+        rows = torch.arange(size, device=weights.device)
+        lags = rows[:, None] - rows
+        matrix = padded[..., lags.clamp(min=0)] * (lags >= 0)
+        past_lags = rows[:, None] + order - torch.arange(order, device=weights.device)
+        past = -padded[..., past_lags]
+        right = torch.cat([residual[..., None], past], dim=-1)
+        if start is not None:  # the first samples of all are correlated as the spectrum says, and have no past
+            matrix[:, 0, :order] = torch.eye(order, size).to(matrix)
+            right[:, 0, :order, 0] = (start @ residual[:, 0, :order, None])[:, :, 0]
+        solved = torch.linalg.solve_triangular(matrix, right, upper=False)
+        return solved[..., 0], solved[..., 1:]
+
+
+class PredictionSession:
+    """The inverse of one utterance in pieces: features come first, residual and sound follow."""
+
+    def __init__(self, prediction: LinearPrediction) -> None:
+        """Start."""
+        self._prediction = prediction
+        self._frames: tuple[Tensor, Tensor] | None = None  # features and conditioning of frames not used up
+        self._previous: Tensor | None = None  # conditioning of the frame before these
+        self._filters: Filters | None = None  # of blocks that wait for their residual, (1, N) in front
+        self._residual: Tensor | None = None
+        self._past: Tensor | None = None
+
+    def push_frames(self, feats: Tensor, cond: Tensor, final: bool) -> None:
+        """Take features (frames, n_mels), as they are and standardised; ``final``: these are the last."""
+        if self._frames is not None:
+            feats, cond = (torch.cat(pair) for pair in zip(self._frames, (feats, cond), strict=True))
+        self._previous = cond[:1] if self._previous is None else self._previous
+        if final:
+            feats, cond = torch.cat([feats, feats[-1:]]), torch.cat([cond, cond[-1:]])
+        ready = len(feats) - 1
+        self._frames = feats[ready:], cond[ready:]
+        if ready < 1:
+            return
+        before = torch.cat([self._previous, cond[: ready - 1]])
+        self._previous = cond[ready - 1 : ready]
+        context = torch.cat([before, cond[:-1], cond[1:]], dim=1)
+        new = Filters(*(part[None] for part in self._prediction.filters(feats[:-1], feats[1:], context)))
+        if self._filters is not None:
+            new = Filters(*(torch.cat(pair, dim=1) for pair in zip(self._filters, new, strict=True)))
+        self._filters = new
+
+    def push(self, residual: Tensor) -> Tensor:
+        """Take residual (samples,) and return the sound of the blocks that are whole, shape (samples,)."""
+        if self._residual is not None:
+            residual = torch.cat([self._residual, residual])
+        known = 0 if self._filters is None else self._filters.weights.shape[1]
+        count = min(known, len(residual) // self._prediction.block)
+        self._residual = residual[count * self._prediction.block :]
+        if count == 0:
+            return residual[:0]
+        now = Filters(*(part[:, :count] for part in self._filters))
+        self._filters = Filters(*(part[:, count:] for part in self._filters))
+        blocks = residual[: count * self._prediction.block].view(1, count, -1)
+        wav, self._past = self._prediction._solve(blocks, now, self._past)
+        return wav[0]
+
+
+def _interpolation(fs: int, n_mels: int, mel_range: tuple[float, float]) -> Tensor:
+    """Matrix from log10 mel amplitude (n_mels) to the natural log of power (BINS), shape (n_mels, BINS)."""
+    low, high = (_slaney(torch.tensor(float(edge))) for edge in mel_range)
+    bins = _slaney(torch.linspace(0, fs / 2, BINS))
+    places = ((bins - low) / (high - low) * (n_mels + 1) - 1).clamp(0, n_mels - 1)
+    distance = (places[None] - torch.arange(n_mels)[:, None]).abs()
+    return 2 * math.log(10) * (1 - distance).clamp(min=0)
+
+
+def _slaney(hertz: Tensor) -> Tensor:
+    """Slaney's mel scale: linear to 1000 Hz, then logarithmic."""
+    return torch.where(hertz < 1000, hertz * 3 / 200, 15 + (hertz.clamp(min=1) / 1000).log() * 27 / math.log(6.4))
