@@ -51,7 +51,10 @@ class Decoder:
             )
         if not args.denoiser_strength >= 0:
             raise ValueError(f"--denoiser_strength must be a number from 0, not {args.denoiser_strength}")
+        if args.cuda_graphs and not args.ngpu:
+            raise ValueError("--cuda_graphs true is for GPUs, but --ngpu is 0")
         vocoder.for_inference(_precision(vocoder, args))
+        vocoder.cuda_graphs = args.cuda_graphs
         self._denoiser = None
         if args.denoiser_strength > 0:
             from flowavenet_plugin.vocoder.denoiser import Denoiser

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from espnet2.utils.types import float_or_none
+from espnet2.utils.types import float_or_none, str2bool
 
 if TYPE_CHECKING:
     from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
@@ -52,6 +52,9 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--denoiser_strength", type=float, default=0.0, help="how much of the vocoder's constant tones to take out"
+    )
+    parser.add_argument(
+        "--cuda_graphs", type=str2bool, default=False, help="on a GPU: launch all of an utterance's kernels at once"
     )
     parser.add_argument("--ngpu", type=int, default=0, choices=(0, 1), help="number of GPUs")
     parser.add_argument("--log_level", default="INFO", choices=("ERROR", "WARNING", "INFO", "DEBUG"), help="verbosity")

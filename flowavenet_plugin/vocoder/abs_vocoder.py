@@ -16,8 +16,8 @@ class AbsVocoder(nn.Module, ABC):
     other file. A subclass gives :meth:`loss` and :meth:`inference`.
 
     Attributes:
-        state_is_whole: Whether the state dict holds every tensor of the class: it is then loaded without drawing
-            weights first.
+        state_is_whole: Whether parameters and buffers are all tensors of the class: it is then loaded without memory
+            for weights that are replaced at once.
     """
 
     state_is_whole = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -70,6 +70,8 @@ class FloWaveNetVocoder(AbsVocoder):
         super().__init__(fs, hop_length, n_mels)
         self._prepared: PreparedFlow | None = None
         self._released = False
+        #: Whether whole utterances are synthesised by CUDA graphs on a GPU, see :mod:`flow.prepared.graphs`.
+        self.cuda_graphs = False
         if math.prod(upsample_scales) != hop_length:
             raise ValueError(
                 f"upsample_scales {list(upsample_scales)} give {math.prod(upsample_scales)} samples per frame, "
@@ -267,6 +269,10 @@ class FloWaveNetVocoder(AbsVocoder):
             self._prepared = made = PreparedFlow(self.flow, dtype)
         return made
 
+    def _inverse(self, dtype: torch.dtype | None) -> Callable[..., Tensor]:
+        flow = self.prepare(dtype)
+        return flow.graphs.inverse if self.cuda_graphs and flow.device.type == "cuda" else flow.inverse
+
     def for_inference(self, dtype: torch.dtype | None = None) -> None:
         """Fold the weights and free them: half the memory, but neither training, scores nor saving from now on.
 
@@ -314,7 +320,7 @@ class FloWaveNetVocoder(AbsVocoder):
     def _synthesise(self, noise: Tensor, feats: Tensor, lengths: Tensor | None, dtype: torch.dtype | None) -> Tensor:
         """Turn noise (B, samples) and features (B, frames, n_mels) into sound (B, samples)."""
         cond = self.normalize(feats)
-        wav = self.prepare(dtype).inverse(noise[:, None], cond.transpose(1, 2), lengths)[:, 0]
+        wav = self._inverse(dtype)(noise[:, None], cond.transpose(1, 2), lengths)[:, 0]
         return wav if self.prediction is None else self.prediction.inverse(wav, feats, cond, lengths)
 
 

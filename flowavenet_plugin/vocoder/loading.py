@@ -47,16 +47,25 @@ def load_vocoder(
         config_file = weights.parent / "config.yaml" if config_file is None else Path(config_file)
         state_dict = read_state_dict(weights)
         config = read_config(config_file)
-    whole = VOCODERS[config["vocoder"]].state_is_whole if config["vocoder"] in VOCODERS else False
-    with torch.device("meta") if whole else contextlib.nullcontext():  # no weights are drawn to be replaced
-        vocoder = vocoder_from_config(config, config_file)
+    vocoder = _empty_vocoder(config, config_file)
     expected = vocoder.state_dict()
     check_keys(expected, state_dict, model_file, config_file)
     state_dict = {key: value.to(expected[key].dtype) for key, value in state_dict.items()}
-    vocoder.load_state_dict(state_dict, assign=whole)
+    vocoder.load_state_dict(state_dict, assign=True)
     vocoder.feats_extract = config["feats_extract"]
     vocoder.feats_extract_conf = dict(config["feats_extract_conf"])
     return vocoder.to(device).eval()
+
+
+def _empty_vocoder(config: Mapping[str, Any], source: object) -> AbsVocoder:
+    """Build a vocoder to load weights into, without memory for its own where everything comes from the state dict."""
+    if config["vocoder"] in VOCODERS and VOCODERS[config["vocoder"]].state_is_whole:
+        with torch.device("meta"):
+            vocoder = vocoder_from_config(config, source)
+        loaded = vocoder.state_dict()
+        if all(name in loaded for name, _ in vocoder.named_buffers()):
+            return vocoder
+    return vocoder_from_config(config, source)
 
 
 @contextlib.contextmanager

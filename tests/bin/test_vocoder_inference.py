@@ -143,6 +143,7 @@ def test_precision_and_denoiser_are_options(corpus: Path, tmp_path: Path) -> Non
         assert 0 < np.abs(sounds[name] - sounds["plain"]).max() < 0.1
     assert "-1" in refused(corpus, tmp_path, "--denoiser_strength", "-1")
     assert "for GPUs" in refused(corpus, tmp_path, "--dtype", "tf32")
+    assert "for GPUs" in refused(corpus, tmp_path, "--cuda_graphs", "true")
 
 
 def test_config_file_and_command_line(corpus: Path, tmp_path: Path) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor, nn
 
 from flowavenet_plugin.flow.flowavenet import FloWaveNet
+from flowavenet_plugin.flow.prepared.graphs import GraphedInverse
 from flowavenet_plugin.flow.prepared.session import InverseSession
 from flowavenet_plugin.flow.prepared.step import PreparedBlock
 from flowavenet_plugin.flow.prepared.upsample import PreparedUpsampler
 
 #: Samples of a whole batch that go through the flow at once: bounds the memory, and reads all weights rarely enough.
-CHUNK_SAMPLES = 2**16
+#: A GPU wants more of them.
+CHUNK_SAMPLES, CUDA_CHUNK_SAMPLES = 2**16, 2**22
 
 
 class PreparedFlow:
@@ -57,6 +61,11 @@ class PreparedFlow:
         """Whether the network's weights were replaced or changed since; a change through ``.data`` isn't seen."""
         return self._flow is not None and self._state != _state(self._flow)
 
+    @cached_property
+    def graphs(self) -> GraphedInverse:
+        """The same by CUDA graphs, for a GPU and utterances of seconds."""
+        return GraphedInverse(self)
+
     def session(self, batch: int = 1, lengths: Tensor | None = None) -> InverseSession:
         """Start to synthesise in pieces.
 
@@ -88,7 +97,8 @@ class PreparedFlow:
             )
         noise = noise.to(self.float_dtype)
         session = self.session(batch, lengths)
-        step = max(1, CHUNK_SAMPLES // (self.hop_length * batch))
+        chunk = CUDA_CHUNK_SAMPLES if noise.is_cuda else CHUNK_SAMPLES
+        step = max(1, chunk // (self.hop_length * batch))
         out = torch.empty(batch, noise.shape[2], dtype=noise.dtype, device=noise.device)
         done = 0
         for first in range(0, frames, step):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from flowavenet_plugin.flow.prepared.cuda_stack import make_stack
 from flowavenet_plugin.flow.prepared.layout import bit_reversal
 from flowavenet_plugin.flow.prepared.stack import Cond, PreparedStack
 from flowavenet_plugin.flow.transforms import AffineCoupling
@@ -113,7 +114,7 @@ def _split_step(
     order = bit_reversal(width.bit_length() - 1).to(weight.device)
     order = torch.cat([width + order, order])  # the prior predicts mean, then log-deviation
     one, zero = torch.ones_like(weight[0, :, 0]).detach(), torch.zeros_like(weight[0, :, 0]).detach()
-    stack = PreparedStack(split.prior, n_mels, number, halves, order, one, zero, dtype)
+    stack = make_stack(split.prior, n_mels, number, halves, order, one, zero, dtype)
     return PreparedStep(stack, kept, number, True, one[:width], zero[:width])
 
 
@@ -139,6 +140,6 @@ def _coupling_step(
         end_shift = torch.cat([torch.zeros_like(shift_b), shift_b])
     else:
         end_order, end_scale, end_shift = order, -factor_b, shift_b
-    stack = PreparedStack(net, n_mels, number, (half,), end_order, end_scale, end_shift, dtype)
+    stack = make_stack(net, n_mels, number, (half,), end_order, end_scale, end_shift, dtype)
     scale, offset = (torch.ones_like(factor_b), torch.zeros_like(shift_b)) if pending is None else pending
     return PreparedStep(stack, a, number, affine, scale * factor_b, offset * factor_b), (factor_a, shift_a)

@@ -119,7 +119,13 @@ class StepState:
             return self._a[:, :0], self._b[:, :0]
         values = ready * width
         new = step(
-            self._a, self._b[:, :values], self.done, rows, partial(cond.rows, step.block), self._row_mask(rows), scratch
+            self._a,
+            self._b[:, :values],
+            self.done,
+            rows,
+            partial(cond.rows, step.block),
+            self._row_mask(ready, rows),
+            scratch,
         )
         self._clear(new, 1 - step.a, size)
         before = step.stack.left * width
@@ -133,11 +139,12 @@ class StepState:
         """First sample whose conditioning will be read."""
         return max(0, self.done - self.step.stack.left) << self.step.block
 
-    def _row_mask(self, rows: int) -> Tensor | None:
+    def _row_mask(self, ready: int, rows: int) -> Tensor | None:
+        """Mark the rows of each item, as many as ``ready`` new ones can see; the lengths are never read back."""
         if self._lengths is None:
             return None
         inside = -(-self._lengths // (2 * self.step.width))
-        reach = min(rows, int(inside.max()))
+        reach = min(rows, self.done + ready + self.step.stack.right)
         return (torch.arange(reach, device=inside.device) < inside[:, None])[:, :, None].to(self.step.stack.dtype)
 
     def _clear(self, new: Tensor, stream: int, size: int | None) -> None:
