@@ -51,7 +51,7 @@ def load_vocoder(
     expected = vocoder.state_dict()
     check_keys(expected, state_dict, model_file, config_file)
     state_dict = {key: value.to(expected[key].dtype) for key, value in state_dict.items()}
-    vocoder.load_state_dict(state_dict, assign=True)
+    vocoder.load_state_dict(state_dict, assign=any(value.is_meta for value in expected.values()))
     vocoder.feats_extract = config["feats_extract"]
     vocoder.feats_extract_conf = dict(config["feats_extract_conf"])
     return vocoder.to(device).eval()
