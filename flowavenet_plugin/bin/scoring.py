@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import zlib
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 
     from flowavenet_plugin.evaluation.scores import Metric
     from flowavenet_plugin.evaluation.table import Column
+
+
+#: Columns that only the model which synthesised can have.
+_OF_THE_MODEL = ("log_likelihood", "log_likelihood_bits", "rtf")
 
 
 class System(NamedTuple):
@@ -115,6 +120,43 @@ def find_system(spec: str, utts: Sequence[str], dataset: str) -> System:
 def _file_of(folder: Path, utt: str) -> Path | None:
     names = [f"{utt}{end}.{kind}" for kind in ("wav", "flac") for end in ("", "_gen")]
     return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def model_columns(system: System, natural: Mapping[str, str]) -> list[Column]:
+    """Likelihoods and real-time factors of another experiment's decoding, as its own scoring left them.
+
+    Args:
+        system: From :func:`find_system`; only a folder ``<experiment>/<inference tag>/<set>`` can have some.
+        natural: Utterance id -> file of natural speech.
+
+    Returns:
+        Columns of these utterances; none if the folder wasn't scored, or, with a warning, if it was scored against
+        other natural speech: likelihoods of other audio can't be compared.
+
+    Raises:
+        ValueError: If its scores.json is damaged.
+    """
+    from flowavenet_plugin.evaluation.table import Column
+
+    path = system.source / "scoring" / "scores.json"
+    if not system.name or not path.is_file():
+        return []
+    try:
+        scores = json.loads(path.read_text(encoding="utf-8"))
+        columns = [Column(**column) for column in scores["systems"][0]["columns"] if column["name"] in _OF_THE_MODEL]
+        others = [utt for utt in natural if Path(natural[utt]).absolute() != Path(scores["natural"].get(utt, ""))]
+    except (ValueError, TypeError, KeyError, IndexError) as error:
+        raise ValueError(f"--compare {system.name}: {path} is not of evaluate: {error!r}") from None
+    if others:
+        logging.warning(
+            f"no log-likelihood of {system.name}: {path} is of other natural speech, for instance for {others[0]}: "
+            f"{scores['natural'].get(others[0], 'none')}, not {Path(natural[others[0]]).absolute()}"
+        )
+        return []
+    return [
+        column._replace(values={utt: column.values[utt] for utt in natural if utt in column.values})
+        for column in columns
+    ]
 
 
 def read_natural(path: str, utt: str, rate: int) -> tuple[np.ndarray, int]:

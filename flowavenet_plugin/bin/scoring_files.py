@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flowavenet_plugin.bin.scoring import Comparison, System, fingerprint
+from flowavenet_plugin.bin.scoring import Comparison, System, fingerprint, model_columns
 
 if TYPE_CHECKING:
     from flowavenet_plugin.evaluation.table import Column
@@ -54,16 +54,13 @@ def write(
     from flowavenet_plugin.evaluation.table import Column, Row, markdown
 
     dataset = args.ref_scp.absolute().parent.name
-    extra = {systems[0].name: [Column("rtf", "real-time factor", False, factors)] if factors else []}
-    every = [
-        [
-            *(likelihoods if number == 0 else ()),
-            *columns,
-            *versa_columns(args.output_dir, system),
-            *extra.get(system.name, ()),
-        ]
-        for number, (system, columns) in enumerate(zip(systems, found.columns, strict=True))
-    ]
+    own = [*likelihoods, *([Column("rtf", "real-time factor", False, factors)] if factors else [])]
+    every = []
+    for number, (system, columns) in enumerate(zip(systems, found.columns, strict=True)):
+        of_model = own if number == 0 else model_columns(system, natural)
+        first = [column for column in of_model if column.name != "rtf"]
+        last = [column for column in of_model if column.name == "rtf"]
+        every.append([*first, *columns, *versa_columns(args.output_dir, system), *last])
     rows = [
         Row(f"{dataset} {system.name}".strip(), len(natural), columns)
         for system, columns in zip(systems, every, strict=True)

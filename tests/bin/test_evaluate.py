@@ -13,69 +13,14 @@ from pathlib import Path
 import kaldiio
 import numpy as np
 import pytest
-import soundfile
 import torch
-import yaml
 
 import flowavenet_plugin
-from flowavenet_plugin.bin.evaluate import main
-from flowavenet_plugin.data.features import build_feats_extract, extract, full_settings
 from flowavenet_plugin.data.scp import read_scp, write_scp
 from flowavenet_plugin.vocoder import loading
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
 from flowavenet_plugin.vocoder.flowavenet_vocoder import FloWaveNetVocoder
-
-FS, HOP, MELS = 22050, 256, 80
-UTTS = ("utt1", "utt2", "utt3")
-
-
-class StubVocoder:
-    """A model whose likelihood is known: minus the mean square, plus the first feature."""
-
-    fs, hop_length, n_mels = FS, HOP, MELS
-
-    def log_likelihood(self, wav: torch.Tensor, feats: torch.Tensor) -> torch.Tensor:
-        assert wav.dtype == feats.dtype == torch.float32
-        return feats[0, 0] - wav.square().mean()
-
-
-class Case:
-    """Three utterances: the synthesised speech is the natural at half the scale, padded to whole frames."""
-
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.folder, self.output = folder, folder / "scoring"
-        rng = np.random.default_rng(0)
-        self.wavs = {utt: (0.1 * rng.normal(size=6000 + 100 * n)).astype(np.float32) for n, utt in enumerate(UTTS)}
-        self.files = {side: {utt: folder / side / f"{utt}.wav" for utt in UTTS} for side in ("eval1", "gen")}
-        feats = {}
-        for number, (utt, wav) in enumerate(self.wavs.items()):
-            frames = len(wav) // HOP + 1
-            feats[utt] = np.full((frames, MELS), 4.0 + number, dtype=np.float32)
-            padded = np.pad(0.5 * wav, (0, frames * HOP - len(wav)))
-            self.write("eval1", utt, wav)
-            self.write("gen", utt, padded)
-        self.list("eval1", self.files["eval1"])
-        self.list("gen", dict(reversed(self.files["gen"].items())))  # another order is no fault
-        kaldiio.save_ark(str(folder / "feats.ark"), feats, scp=str(folder / "feats.scp"))
-        write_scp(folder / "utt2rtf", {utt: 0.5 + 0.1 * number for number, utt in enumerate(UTTS)})
-        (folder / "train.log").write_text("1epoch results: [train] loss=2.0, time=1 second, [valid] loss=1.5\n")
-        self.monkeypatch = monkeypatch
-        monkeypatch.setattr(flowavenet_plugin, "load_vocoder", lambda path, device: StubVocoder())
-
-    def write(self, side: str, utt: str, wav: np.ndarray, fs: int = FS) -> None:
-        self.files[side][utt].parent.mkdir(exist_ok=True)
-        soundfile.write(self.files[side][utt], wav, fs, subtype="FLOAT")
-
-    def list(self, side: str, files: dict[str, Path]) -> None:
-        write_scp(self.folder / side / "wav.scp", files)
-
-    def run(self, *options: str, model: bool = True) -> None:
-        command = [f"--ref_scp={self.folder}/eval1/wav.scp", f"--gen_scp={self.folder}/gen/wav.scp"]
-        command += [f"--output_dir={self.output}"]
-        if model:
-            command += [f"--model_file={self.folder}/voc_x/best.pth", f"--feats_scp={self.folder}/feats.scp"]
-            command += [f"--utt2rtf={self.folder}/utt2rtf", f"--train_log={self.folder}/train.log"]
-        main([*command, *options])
+from scoring_case import FS, HOP, MELS, UTTS, Case, StubVocoder
 
 
 @pytest.fixture
@@ -161,73 +106,6 @@ def test_the_worst_utterances_and_the_scale_are_told(case: Case) -> None:
     peak, rms = re.search(r"peak of (\S+) and a root mean square of (\S+);", results).groups()
     assert float(peak) == pytest.approx(np.abs(every).max(), abs=5e-4)
     assert float(rms) == pytest.approx(np.sqrt(np.mean(every**2)), abs=5e-5)
-
-
-def test_other_systems_join_the_table(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
-    """A wav.scp of more utterances than wanted, a folder with ParallelWaveGAN's names, and a folder of sets."""
-    write_scp(case.folder / "copy.scp", case.files["eval1"] | {"another": case.folder / "another.wav"})
-    for utt, wav in case.wavs.items():
-        for folder, name in (("pwg", f"{utt}_gen.wav"), ("sets/eval1", f"{utt}.flac")):
-            (case.folder / folder).mkdir(parents=True, exist_ok=True)
-            soundfile.write(case.folder / folder / name, 0.1 * wav, FS)
-    places = {"copy": "copy.scp", "pwg": "pwg", "sets": "sets"}
-    case.run(*(f"--compare={name}={case.folder / place}" for name, place in places.items()))
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in capsys.readouterr().out.splitlines()]
-    rows = {line[0]: dict(zip(lines[0], line, strict=True)) for line in lines[2:]}
-    assert list(rows) == ["eval1", "eval1 copy", "eval1 pwg", "eval1 sets"]
-    assert rows["eval1 copy"]["log-mel distance (dB)"] == "0.000 ± 0.000"
-    assert rows["eval1 pwg"]["log-mel distance (dB)"].startswith(("19.9", "20.0"))
-    assert rows["eval1 sets"]["log-mel distance (dB)"].startswith(("19.9", "20.0"))
-    assert rows["eval1 copy"]["log-likelihood (nats/sample)"] == rows["eval1 copy"]["real-time factor"] == "-"
-    assert read_scp(case.output / "compare/copy/utt2lsd") == dict.fromkeys(UTTS, "0.000000")
-    scores = json.loads((case.output / "scores.json").read_text())
-    assert [system["name"] for system in scores["systems"]] == ["", "copy", "pwg", "sets"]
-
-
-def test_griffin_lim_is_synthesised_from_the_features(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
-    """Of ESPnet2's features of the recordings themselves: nearer to them than noise of the same kind is."""
-    settings = full_settings("fbank", dict(fs=FS))
-    extractor = build_feats_extract("fbank", settings)
-    feats = {utt: extract(extractor, wav, FS, utt)[1] for utt, wav in case.wavs.items()}
-    kaldiio.save_ark(str(case.folder / "feats.ark"), feats, scp=str(case.folder / "feats.scp"))
-    conf = {"feats_extract": "fbank", "feats_extract_conf": settings}
-    (case.folder / "feats_extract.yaml").write_text(yaml.safe_dump(conf))
-    for utt, wav in case.wavs.items():
-        case.write("gen", utt, np.random.default_rng(5).normal(scale=0.1, size=len(wav)).astype(np.float32))
-    case.run("--griffin_lim")
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in capsys.readouterr().out.splitlines()]
-    column = lines[0].index("log-mel distance (dB)")
-    noise, griffin_lim = (float(line[column].split()[0]) for line in lines[2:])
-    assert lines[3][0] == "eval1 griffin_lim"
-    assert griffin_lim < 0.6 * noise
-    wav = case.output / "griffin_lim/wav/utt1.wav"
-    assert soundfile.info(wav).frames == 24 * HOP
-    before = wav.stat().st_mtime_ns
-    settings_file = case.folder / "feats_extract.yaml"
-    settings_file.touch()  # stage 1 writes its files at each run
-    case.run("--griffin_lim")
-    assert wav.stat().st_mtime_ns == before
-    settings_file.write_text(settings_file.read_text() + "# changed\n")
-    case.run("--griffin_lim")
-    assert wav.stat().st_mtime_ns > before
-
-
-def test_versas_files_are_written_and_its_results_merged(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
-    write_scp(case.folder / "text", dict.fromkeys(UTTS, "some words"))
-    case.run(f"--text={case.folder / 'text'}")
-    folder = case.output / "versa"
-    assert read_scp(folder / "gt.scp") == {utt: str(path) for utt, path in case.files["eval1"].items()}
-    assert read_scp(folder / "pred.scp") == {utt: str(path) for utt, path in case.files["gen"].items()}
-    assert read_scp(folder / "text")["utt1"] == "some words"
-    names = [module["name"] for module in yaml.safe_load((folder / "score.yaml").read_text())]
-    assert names == ["pseudo_mos", "speaker", "whisper_wer"]
-    assert f"--pred {folder}/pred.scp --gt {folder}/gt.scp --text {folder}/text" in (folder / "run.sh").read_text()
-    assert "UTMOS" not in capsys.readouterr().out
-    answers = [{"key": utt, "utmos": 3.0 + number} for number, utt in enumerate(UTTS)] + [{"key": "other", "utmos": 0}]
-    (folder / "result.jsonl").write_text("".join(json.dumps(answer) + "\n" for answer in answers))
-    case.run(f"--text={case.folder / 'text'}")
-    assert "UTMOS" in capsys.readouterr().out
-    assert read_scp(case.output / "utt2utmos") == {"utt1": "3.000000", "utt2": "4.000000", "utt3": "5.000000"}
 
 
 def test_the_settings_of_the_synthesis_are_kept(case: Case) -> None:
