@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from flowavenet_plugin.evaluation.table import Column
+from flowavenet_plugin.evaluation.table import Column, finite
 
 RESULT = "result.jsonl"
 _ANSWERS = (
@@ -89,11 +89,16 @@ def read_result(text: str, source: object) -> dict[str, dict[str, Any]]:
 
 
 def columns(answers: dict[str, dict[str, Any]]) -> list[Column]:
-    """Pick out the figures that there are: UTMOS (1 to 5), cosine similarity, error rates in percent."""
+    """Pick out the figures that there are: UTMOS (1 to 5), cosine similarity, error rates in percent.
+
+    The scorer leaves out, or writes null or NaN for, what it couldn't compute.
+    """
     found = []
     for key, heading, more_is_better in _ANSWERS:
-        values = {utt: float(answer[key]) for utt, answer in answers.items() if key in answer}
-        found.append(Column(key, heading, more_is_better, values))
+        values = {
+            utt: float(answer[key]) for utt, answer in answers.items() if isinstance(answer.get(key), (int, float))
+        }
+        found.append(Column(key, heading, more_is_better, finite(values)))
     for kind, heading in _ERROR_RATES:
         rates = {utt: _error_rate(answer, f"whisper_{kind}") for utt, answer in answers.items()}
         values = {utt: rate for utt, rate in rates.items() if rate is not None}

@@ -37,5 +37,6 @@ def test_other_text_is_refused_with_its_line(line: str) -> None:
 def test_error_rates_are_of_the_references_length() -> None:
     """1 deleted + 2 inserted + 3 replaced, of 1 + 3 + 16 characters."""
     answers = {"a": {"key": "a", "utmos": 4.0, "spk_similarity": 0.9, **COUNTS}, "b": {"key": "b"}}
+    answers["c"] = {"key": "c", "utmos": None, "spk_similarity": float("nan")}  # what failed
     found = {column.name: dict(column.values) for column in columns(answers)}
     assert found == {"utmos": {"a": 4.0}, "spk_similarity": {"a": 0.9}, "cer": {"a": 30.0}}
