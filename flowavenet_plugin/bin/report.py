@@ -7,12 +7,14 @@ it opens without network, from a disk or a phone.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
+
+from flowavenet_plugin.bin.report_scores import Scored, find_scores, make_rows, recordings
 
 # numpy, librosa and matplotlib are imported where they are used: --help and wrong options answer at once.
 if TYPE_CHECKING:
@@ -20,21 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from flowavenet_plugin.evaluation.page import Clip, Curve, Section
-    from flowavenet_plugin.evaluation.table import Row
-
-
-class Scored(NamedTuple):
-    """A decoded set.
-
-    Attributes:
-        tag: Folder of the decoding.
-        dataset: Folder of the set.
-        scores: What evaluate wrote.
-    """
-
-    tag: str
-    dataset: str
-    scores: dict[str, Any]
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -55,102 +42,51 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def find_scores(experiment: Path, tag: str | None) -> tuple[str, list[Scored]]:
-    """Find all scored sets of an experiment.
+def make_clip(utt: str, text: str, sources: Mapping[str, Mapping[str, str]], max_seconds: float) -> Clip:
+    """Read, cut, draw and pack an utterance.
+
+    Raises:
+        ValueError: If a file can't be read, or has another rate than the natural speech.
+    """
+    from flowavenet_plugin.evaluation.page import Clip, Player
+    from flowavenet_plugin.evaluation.pictures import draw_pitch, draw_spectrogram
+    from flowavenet_plugin.evaluation.plots import log_mel
+
+    wavs, fs = read_clip(utt, sources)
+    longest = max(len(wav) for wav in wavs.values()) / fs
+    seconds = min(longest, max_seconds)
+    wavs = {name: wav[: round(seconds * fs)] for name, wav in wavs.items()}
+    loudest = log_mel(wavs["natural"], fs).max()
+    players = [
+        Player(name, encode(wav, fs), to_png(draw_spectrogram(wav, fs, seconds, loudest))) for name, wav in wavs.items()
+    ]
+    pitch = to_png(draw_pitch(wavs, fs, seconds)) if find_spec("pyworld") is not None else None
+    cut = f" (first {seconds:g} s of {longest:.1f} s)" if longest > seconds else ""
+    return Clip(f"{utt}{cut}", text, seconds, players, pitch)
+
+
+def read_clip(utt: str, sources: Mapping[str, Mapping[str, str]]) -> tuple[dict[str, np.ndarray], int]:
+    """Read an utterance of each system that still has it; a missing file is told.
 
     Returns:
-        The tag to show first, and all sets, of that tag first.
+        Label -> waveform, natural speech first, and the sampling rate in Hz.
 
     Raises:
-        FileNotFoundError: If there are none, or none of that tag.
-        ValueError: If a file is damaged.
-    """
-    paths = sorted(experiment.glob("*/*/scoring/scores.json"))
-    if not paths:
-        raise FileNotFoundError(f"no */*/scoring/scores.json in {experiment}: score a decoding first")
-    if tag is None:
-        tag = max(paths, key=lambda path: path.stat().st_mtime).parents[2].name
-    found = []
-    for path in paths:
-        try:
-            scores = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
-        found.append(Scored(path.parents[2].name, path.parents[1].name, scores))
-    first = [scored for scored in found if scored.tag == tag]
-    if not first:
-        raise FileNotFoundError(f"no {tag}/*/scoring/scores.json in {experiment}")
-    # a sweep decodes at the first decoding's temperature, too: the same sound
-    same = f"temperature{temperature(first[0]):g}_{Path(first[0].scores['model_file'] or '').stem}"
-    found = [scored for scored in found if scored.tag == tag or scored.tag != same]
-    return tag, sorted(found, key=lambda scored: (scored.tag != tag, temperature(scored), scored.tag, scored.dataset))
-
-
-def temperature(scored: Scored) -> float:
-    """Temperature of a decoding; -1 if it isn't known."""
-    value = scored.scores["settings"].get("temperature")
-    return -1.0 if value is None else float(value)
-
-
-def label(scored: Scored, every: Sequence[Scored]) -> str:
-    """Name a decoding: by its temperature, if no other decoding of the set has it, else by its tag."""
-    alike = {other.tag for other in every if temperature(other) == temperature(scored)}
-    return f"temperature {temperature(scored):g}" if temperature(scored) >= 0 and len(alike) == 1 else scored.tag
-
-
-def make_rows(every: Sequence[Scored], dataset: str, prefix: str = "") -> list[Row]:
-    """Return the scores of a set: of the first decoding, of what it was compared with, of other decodings."""
-    from flowavenet_plugin.evaluation.table import Column, Row
-
-    rows = []
-    for scored in (scored for scored in every if scored.dataset == dataset):
-        first = scored.tag == every[0].tag
-        for system in scored.scores["systems"]:
-            if system["name"] and not first:
-                continue  # the same comparisons were made with the first decoding
-            name = system["name"] or label(scored, every)
-            columns = [Column(**column) for column in system["columns"]]
-            rows.append(Row(f"{prefix}{name}", len(scored.scores["natural"]), columns))
-    return rows
-
-
-def recordings(every: Sequence[Scored], dataset: str, max_systems: int) -> dict[str, Mapping[str, str]]:
-    """Return label -> utterance -> file, natural speech first.
-
-    Of more decodings than may be heard, those are taken that spread over the range of temperatures.
-    """
-    of_set = [scored for scored in every if scored.dataset == dataset]
-    first, others = of_set[0], of_set[1:]
-    sources = {"natural": first.scores["natural"], label(first, every): first.scores["systems"][0]["wavs"]}
-    sources |= {system["name"]: system["wavs"] for system in first.scores["systems"][1:]}
-    room = max(max_systems - len(sources), 0)
-    if len(others) > room:
-        others = [others[round(index * (len(others) - 1) / max(room - 1, 1))] for index in range(room)]
-    return sources | {label(scored, every): scored.scores["systems"][0]["wavs"] for scored in others}
-
-
-def make_clip(utt: str, sources: Mapping[str, Mapping[str, str]], max_seconds: float) -> Clip:
-    """Read, cut, draw and pack an utterance; a system without a file of it is left out, with a warning.
-
-    Raises:
-        ValueError: If a file can't be read.
+        ValueError: If the natural speech is missing, a file can't be read, or rates differ.
     """
     from flowavenet_plugin.data.scp import read_audio
-    from flowavenet_plugin.evaluation.page import Clip, Player
-    from flowavenet_plugin.evaluation.pictures import draw_clip
 
-    wavs: dict[str, np.ndarray] = {}
-    fs, longest = 0, 0.0
+    wavs, rates = {}, {}
     for name, files in sources.items():
-        if utt not in files or not Path(files[utt]).is_file():
-            logging.warning(f"{utt}: no audio of {name}")
+        if name != "natural" and not Path(files.get(utt, "")).is_file():
+            logging.warning(f"{utt}: no audio of {name}: {files.get(utt, 'not in its list')}")
             continue
-        wav, fs = read_audio(files[utt], utt)
-        longest = max(longest, len(wav) / fs)
-        wavs[name] = wav[: round(max_seconds * fs)]
-    cut = f" (first {max_seconds:g} s of {longest:.1f} s)" if longest > max_seconds else ""
-    players = [Player(name, encode(wav, fs)) for name, wav in wavs.items()]
-    return Clip(f"{utt}{cut}", players, to_png(draw_clip(wavs, fs)))
+        wavs[name], rates[name] = read_audio(files[utt], utt)
+        if rates[name] != rates["natural"]:
+            raise ValueError(
+                f"{utt}: the natural speech has {rates['natural']} Hz, {files[utt]} of {name} has {rates[name]} Hz"
+            )
+    return wavs, rates["natural"]
 
 
 def encode(wav: np.ndarray, fs: int) -> bytes:
@@ -179,31 +115,32 @@ def make_section(every: Sequence[Scored], dataset: str, args: argparse.Namespace
     from flowavenet_plugin.evaluation.table import worst_lines
 
     sources = recordings(every, dataset, args.max_systems)
+    text = next(scored.scores for scored in every if scored.dataset == dataset).get("text", {})
     utts = list(sources["natural"])
-    clips = [make_clip(utt, sources, args.max_seconds) for utt in utts[: args.num_clips]]
-    systems = {scored.tag for scored in every if scored.dataset == dataset}
-    heard = f"To hear: {len(clips)} of {len(utts)} utterances."
-    if len(systems) > 1:
-        heard += f" {len(systems)} decodings were scored; at most {args.max_systems} systems are to be heard."
+    clips = [make_clip(utt, text.get(utt, ""), sources, args.max_seconds) for utt in utts[: args.num_clips]]
     rows = make_rows(every, dataset)
+    systems = f"{len(sources) - 1} of {len(rows)} systems" if len(rows) > 1 else "one system"
+    heard = f"To hear: {len(clips)} of {len(utts)} utterances, the recordings and {systems}."
     return Section(dataset, rows, clips, heard, worst_lines(rows[0].columns))
 
 
 def make_curves(experiment: Path) -> list[Curve]:
-    """Draw the losses, and take the picture of the temperature sweep, as far as they are there."""
+    """Draw the losses and likelihoods, and take the picture of the temperature sweep, as far as they are there."""
     from flowavenet_plugin.evaluation.page import Curve
-    from flowavenet_plugin.evaluation.pictures import draw_losses
+    from flowavenet_plugin.evaluation.pictures import draw_likelihood, draw_losses
     from flowavenet_plugin.evaluation.plots import read_losses
 
     curves = []
     log = experiment / "train.log"
     losses = read_losses(log) if log.is_file() else {}
     if losses:
-        caption = "Loss: negative log-likelihood of training and validation segments, nats per sample"
-        curves.append(Curve(caption, to_png(draw_losses(losses))))
+        curves.append(Curve("Loss of training and validation segments", to_png(draw_losses(losses))))
+        parts = {key: read_losses(log, key) for key in ("log_likelihood", "log_p", "logdet")}
+        if parts["log_likelihood"]:  # a vocoder of another kind has none
+            curves.append(Curve("Log-likelihood of the same segments", to_png(draw_likelihood(parts))))
     sweep = experiment / "sweep" / "sweep.png"
     if sweep.is_file():
-        curves.append(Curve("Scores against the temperature of the noise", sweep.read_bytes()))
+        curves.append(Curve("Scores against the temperature of the noise", sweep.read_bytes(), wide=True))
     return curves
 
 
@@ -229,8 +166,10 @@ def report(args: argparse.Namespace, command: Sequence[str]) -> Path:
     datasets = list(dict.fromkeys(scored.dataset for scored in every if scored.tag == tag))
     output, first = args.output or args.experiment / "report.html", every[0].scores
     config, environment, notes = args.experiment / "config.yaml", environments(), make_notes(every[0])
+    weights = Path(first["model_file"] or "unknown").name
     html = page(
         first["title"],
+        f"Decoding {tag}, weights {weights}, {environment['date']}",
         [make_section(every, dataset, args) for dataset in datasets],
         make_curves(args.experiment),
         notes,
@@ -248,13 +187,17 @@ def report(args: argparse.Namespace, command: Sequence[str]) -> Path:
 def make_notes(scored: Scored) -> list[str]:
     """Say what the figures mean, and what's missing; a paragraph each."""
     level = scored.scores["level"]
+    systems = (
+        "natural: the recording. temperature t: this experiment's vocoder, given the recording's features, with noise "
+        "of deviation t. griffin_lim: phases estimated from the same features, without a network. Others by name."
+    )
     meaning = (
         "± is half the width of the mean's 95% confidence interval. Log-likelihoods depend on the scale of the audio: "
         f"natural speech of {scored.dataset} has a peak of {level['peak']:.3f} and a root mean square of "
         f"{level['rms']:.4f}, full scale is ±1. "
         "Less is better but for log-likelihood, PESQ, STOI, UTMOS and speaker similarity."
     )
-    return [meaning, *scored.scores["remarks"]]
+    return [systems, meaning, *scored.scores["remarks"]]
 
 
 def main(cmd: Sequence[str] | None = None) -> None:

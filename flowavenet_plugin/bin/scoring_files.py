@@ -66,12 +66,12 @@ def write(
         for system, columns in zip(systems, every, strict=True)
     ]
     title = args.title or (args.model_file or args.gen_scp).absolute().parent.name
-    table = markdown(rows)
+    table, words = markdown(rows), read_text(args.text, natural)
     write_picture(args, natural, systems[0], title)
     for system, columns in zip(systems, every, strict=True):
         write_figures(args.output_dir / "compare" / system.name if system.name else args.output_dir, columns)
-    write_versa(args.output_dir, natural, systems, args.text)
-    write_scores(args, natural, systems, every, found, settings, title)
+    write_versa(args.output_dir, natural, systems, words)
+    write_scores(args, natural, systems, every, found, settings, words, title)
     write_results(args.output_dir, title, table, every[0], found, command)
     return table
 
@@ -121,20 +121,37 @@ def versa_columns(output_dir: Path, system: System) -> list[Column]:
     return versa.columns({utt: answers[utt] for utt in system.wavs if utt in answers})
 
 
-def write_versa(output_dir: Path, natural: Mapping[str, str], systems: Sequence[System], text: Path | None) -> None:
+def read_text(path: Path | None, natural: Mapping[str, str]) -> dict[str, str]:
+    """Read the transcripts of these utterances; nothing without a file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it isn't a list of Kaldi's.
+    """
+    from flowavenet_plugin.data.scp import read_scp
+
+    words = read_scp(path) if path is not None else {}
+    return {utt: words[utt] for utt in natural if utt in words}
+
+
+def write_versa(
+    output_dir: Path, natural: Mapping[str, str], systems: Sequence[System], words: Mapping[str, str]
+) -> None:
     """Write the lists, the configuration and the commands for VERSA's scorer: versa/run.sh runs them all."""
-    from flowavenet_plugin.data.scp import atomic_open, read_scp, write_scp
+    from flowavenet_plugin.data.scp import atomic_open, write_scp
     from flowavenet_plugin.evaluation import versa
 
-    words = read_scp(text) if text is not None else {}
-    transcribed = all(utt in words for utt in natural)
+    transcribed = len(words) == len(natural)
+    if words and not transcribed:
+        lacking = next(utt for utt in natural if utt not in words)
+        logging.warning(f"no recognition by VERSA: {len(words)} of {len(natural)} transcripts, none of {lacking}")
     commands = []
     for system in systems:
         folder = versa_folder(output_dir, system)
         for name, wavs in (("gt.scp", natural), ("pred.scp", system.wavs)):
             write_scp(folder / name, {utt: Path(path).absolute() for utt, path in wavs.items()})
         if transcribed:
-            write_scp(folder / "text", {utt: words[utt] for utt in natural})
+            write_scp(folder / "text", words)
         with atomic_open(folder / "score.yaml") as file:
             file.write(versa.score_config(transcribed).encode())
         commands.append(versa.scorer_command(folder, transcribed))
@@ -154,6 +171,7 @@ def write_scores(
     columns: Sequence[Sequence[Column]],
     found: Comparison,
     settings: Mapping[str, Any],
+    text: Mapping[str, str],
     title: str,
 ) -> None:
     """Write scores.json, all that the report needs."""
@@ -169,6 +187,7 @@ def write_scores(
         "settings": dict(settings),
         "remarks": found.remarks,
         "natural": {utt: str(Path(path).absolute()) for utt, path in natural.items()},
+        "text": text,
         "systems": [
             {
                 "name": system.name,

@@ -21,7 +21,7 @@ DYNAMIC_RANGE = 80.0
 N_MELS = 80
 MIN_HZ = 80.0
 _TICKS_HZ = (100, 500, 1000, 2000, 4000, 8000, 16000)
-_COLOURS = {"train": "tab:blue", "valid": "tab:orange"}
+COLOURS = {"train": "tab:blue", "valid": "tab:orange"}
 
 #: Set ("train", "valid") -> epoch -> loss.
 Losses = dict[str, dict[int, float]]
@@ -105,6 +105,8 @@ def plot_spectrograms(axes: tuple[Axes, Axes], pair: Pair, fs: int, max_seconds:
     for ax, name, mel in zip(axes, ("natural", "synthesised"), (natural, synthesised), strict=True):
         image = draw_mel(ax, mel - loudest, fs, _TICKS_HZ)
         ax.set_title(f"{pair.utt}: {name}{cut}", loc="left", fontsize="medium")
+        ax.set_facecolor("black")
+        ax.set_xlim(0.0, min(max(len(pair.natural), len(pair.synthesised)) / fs, max_seconds))
         ax.set_ylabel("frequency in Hz, mel scale")
     axes[0].sharex(axes[1])
     axes[0].tick_params(labelbottom=False)
@@ -120,13 +122,13 @@ def plot_losses(ax: Axes, losses: Losses) -> None:
         losses: From :func:`read_losses`: negative log-likelihoods in nats per sample.
     """
     for name, curve in losses.items():
-        ax.plot(list(curve), list(curve.values()), marker=".", label=name, color=_COLOURS.get(name))
+        ax.plot(list(curve), list(curve.values()), marker=".", label=name, color=COLOURS.get(name))
     valid = {epoch: loss for epoch, loss in losses.get("valid", {}).items() if np.isfinite(loss)}
     if valid:
         best = min(valid, key=valid.__getitem__)
         label = f"best valid: {valid[best]:.3f} after epoch {best}"
-        ax.plot(best, valid[best], "o", markersize=9, fillstyle="none", color=_COLOURS["valid"], label=label)
-    note = _leave_out_start(ax, [loss for curve in losses.values() for loss in curve.values()])
+        ax.plot(best, valid[best], "o", markersize=9, fillstyle="none", color=COLOURS["valid"], label=label)
+    note = leave_out_start(ax, [loss for curve in losses.values() for loss in curve.values()])
     ax.set_title(f"loss{note}", loc="left", fontsize="medium")
     ax.set_xlabel("epoch")
     ax.set_ylabel("negative log-likelihood\nin nats/sample")
@@ -135,22 +137,29 @@ def plot_losses(ax: Axes, losses: Losses) -> None:
     ax.legend(frameon=False)
 
 
-def _leave_out_start(ax: Axes, values: Sequence[float]) -> str:
-    """Cut the axis above when a few bad epochs, as at the start of training, would flatten the rest to a line.
+def leave_out_start(ax: Axes, values: Sequence[float], less_is_better: bool = True) -> str:
+    """Cut the axis when a few bad epochs, as at the start of training, would flatten the rest to a line.
+
+    Args:
+        ax: The axes.
+        values: All that is drawn.
+        less_is_better: Bad ones lie above; else below.
 
     Returns:
         What was cut, for the title; empty if nothing was.
     """
-    finite = np.array([value for value in values if np.isfinite(value)])
-    if finite.size < 8:
+    sign = 1.0 if less_is_better else -1.0
+    badness = sign * np.array([value for value in values if np.isfinite(value)])
+    if badness.size < 8:
         return ""
-    low = finite.min()
-    usual = np.percentile(finite, 80) - low
-    if usual == 0 or finite.max() - low <= 5 * usual:
+    low = badness.min()
+    usual = np.percentile(badness, 80) - low
+    if usual == 0 or badness.max() - low <= 5 * usual:
         return ""
     top = low + 2 * usual
-    ax.set_ylim(low - 0.1 * usual, top)
-    return f" (not shown: {(finite > top).sum()} points above, up to {finite.max():.3g})"
+    ax.set_ylim(*sorted((sign * (low - 0.1 * usual), sign * top)))
+    worst, where = sign * badness.max(), "above, up" if less_is_better else "below, down"
+    return f" (not shown: {(badness > top).sum()} points {where} to {worst:.3g})"
 
 
 def plot_samples(pairs: Sequence[Pair], fs: int, losses: Losses | None = None, title: str = "") -> Figure:

@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 from html.parser import HTMLParser
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,7 @@ def write_wavs(folder: Path, scale: float, noise: float) -> Path:
 def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An experiment with two sets decoded, one of them at another temperature as well."""
     folder = tmp_path_factory.mktemp("with space") / "exp" / "voc_x"
+    write_scp(folder / "text", dict.fromkeys(UTTS, "What is <said>."))
     for dataset in ("dev", "eval1"):
         natural = write_wavs(folder.parents[1] / "dump" / dataset, 1.0, 0.0)
         other = write_wavs(folder.parents[1] / "other" / dataset, 0.5, 0.0)
@@ -49,8 +51,10 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
             generated = write_wavs(folder / tag / dataset / "wav", 1.0, noise)
             options = [f"--ref_scp={natural}", f"--gen_scp={generated}", "--title=voc_x & more"]
             options += [f"--compare=other={other}", f"--inference_args=--temperature {temperature}"]
+            options += [f"--text={folder / 'text'}"]
             evaluate.main([*options, f"--output_dir={folder / tag / dataset / 'scoring'}"])
-    (folder / "train.log").write_text("1epoch results: [train] loss=2.0, time=1 second, [valid] loss=1.5\n")
+    parts = "loss=2.0, log_likelihood=-2.0, log_p=-3.0, logdet=1.0"
+    (folder / "train.log").write_text(f"1epoch results: [train] {parts}, time=1 second, [valid] {parts}\n")
     (folder / "config.yaml").write_text("vocoder: flowavenet # <b>\n")
     return folder
 
@@ -80,11 +84,12 @@ def make(experiment: Path, *options: str) -> Page:
 
 def test_the_page_needs_nothing_else(experiment: Path) -> None:
     sources = make(experiment).sources
-    assert all(source.startswith("data:") for _, source in sources)
+    assert all(source.startswith(("data:", "#")) for _, source in sources)
     kinds = [tag for tag, _ in sources]
-    # dev: natural, ours, other, another temperature; eval1: natural, ours, other; a picture each, and the losses
+    # dev: natural, ours, other, another temperature; eval1: natural, ours, other
     assert kinds.count("audio") == 3 * 4 + 3 * 3
-    assert kinds.count("img") == 3 + 3 + 1
+    pitch = 6 if find_spec("pyworld") else 0
+    assert kinds.count("img") == 3 * 4 + 3 * 3 + pitch + 2  # loss and likelihood
     text = (experiment / "report.html").read_text(encoding="utf-8")
     assert not re.search(r"https?://", text)
 
@@ -100,14 +105,14 @@ def test_the_sounds_are_the_recordings(experiment: Path) -> None:
 def test_long_clips_are_cut_and_the_page_says_so(experiment: Path) -> None:
     page = make(experiment, "--num_clips=2", "--max_seconds=0.25")
     assert "utt1 (first 0.25 s of 0.5 s)" in page.text
-    assert "To hear: 2 of 3 utterances." in page.text
+    assert "To hear: 2 of 3 utterances, the recordings and 3 of 3 systems." in page.text
     first = next(source for tag, source in page.sources if tag == "audio")
     assert soundfile.info(io.BytesIO(base64.b64decode(first.partition(",")[2]))).frames == FS // 4
 
 
 def test_names_are_shown_as_they_are(experiment: Path) -> None:
     text = make(experiment).text
-    for words in ("voc_x & more", "utt<3>", "# <b>", "temperature 0.8", "temperature 0.5", "other"):
+    for words in ("voc_x & more", "utt<3>", "What is <said>.", "# <b>", "temperature 0.8", "temperature 0.5", "other"):
         assert words in text, words
 
 
@@ -148,12 +153,65 @@ def test_what_cannot_be_shown_is_refused(experiment: Path, options: list[str], m
         report.main([f"--experiment={experiment}", *options])
 
 
-def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"), [("{", ": Expecting"), ("[]", " has no level, "), ('{"title": "x"}', " has no level, ")]
+)
+def test_a_damaged_file_is_named(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "tag/dev/scoring/scores.json"
     path.parent.mkdir(parents=True)
-    path.write_text("{")
-    with pytest.raises(SystemExit, match=f"{path}: "):
+    path.write_text(content)
+    with pytest.raises(SystemExit, match=f"{path}{message}"):
         report.main([f"--experiment={tmp_path}"])
+
+
+@pytest.fixture
+def changed(experiment: Path, tmp_path: Path) -> Path:
+    """The experiment with scores.json of dev to be changed, and a report that was made before."""
+    copy = tmp_path / "voc_x"
+    shutil.copytree(experiment, copy)
+    (copy / "report.html").write_text("an earlier report")
+    return copy
+
+
+def change(experiment: Path, system: str, utt: str, file: Path | None) -> None:
+    path = experiment / TAG / "dev/scoring/scores.json"
+    scores = json.loads(path.read_text())
+    wavs = scores["natural"] if system == "natural" else scores["systems"][0]["wavs"]
+    wavs[utt] = str(file or "/no/such.wav")
+    path.write_text(json.dumps(scores))
+
+
+def test_missing_natural_speech_is_an_error_and_the_earlier_page_stays(changed: Path) -> None:
+    change(changed, "natural", "utt1", None)
+    with pytest.raises(SystemExit, match="report: error: .*utt1.*no such audio file: /no/such.wav"):
+        report.main([f"--experiment={changed}", f"--inference_tag={TAG}"])
+    assert (changed / "report.html").read_text() == "an earlier report"
+
+
+def test_another_rate_is_an_error_with_both(changed: Path, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "other.wav", np.zeros(8000), 8000)
+    change(changed, "ours", "utt1", tmp_path / "other.wav")
+    with pytest.raises(SystemExit, match=f"utt1: the natural speech has {FS} Hz, .*other.wav of .* has 8000 Hz"):
+        report.main([f"--experiment={changed}", f"--inference_tag={TAG}"])
+    assert (changed / "report.html").read_text() == "an earlier report"
+
+
+def test_audio_that_was_deleted_is_left_out_and_told(changed: Path, caplog: pytest.LogCaptureFixture) -> None:
+    change(changed, "ours", "utt1", None)
+    page = make(changed, "--num_clips=1")
+    assert [tag for tag, _ in page.sources].count("audio") == 3 + 3
+    assert "utt1: no audio of temperature 0.8: /no/such.wav" in caplog.text
+
+
+def test_the_best_of_each_figure_is_marked(experiment: Path) -> None:
+    """Less is better; of dev, the other system is the recording at half its scale, 6.02 dB away in every bin."""
+    make(experiment)
+    text = (experiment / "report.html").read_text(encoding="utf-8")
+    line = next(line for line in text.splitlines() if "log-spectral distance (dB) ↓" in line)
+    cells = re.findall(r"<td><span( class=\"best\")?>([0-9.]+)</span>", line)
+    assert len(cells) == 3
+    least = min(float(value) for _, value in cells)
+    assert [bool(mark) for mark, _ in cells] == [float(value) == least for _, value in cells]
 
 
 def test_the_page_lives_in_a_browser(experiment: Path, tmp_path: Path) -> None:
@@ -181,8 +239,18 @@ def test_the_page_lives_in_a_browser(experiment: Path, tmp_path: Path) -> None:
         assert min(durations) > 0.4
         page.evaluate("document.querySelectorAll('audio')[1].play()")
         page.wait_for_function("document.querySelectorAll('audio')[1].currentTime > 0")
+        assert page.locator(".cursor").nth(1).is_visible() and not page.locator(".cursor").nth(2).is_visible()
         assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 100)")
-        assert page.evaluate("document.documentElement.scrollWidth") <= 375
+        # a click in the middle of a spectrogram plays from about there, and stops the other
+        page.locator(".picture").nth(0).click()
+        page.wait_for_function("document.querySelectorAll('audio')[0].currentTime > 0.15")
+        assert page.evaluate("document.querySelectorAll('audio')[1].paused")
+        assert page.evaluate("[...document.querySelectorAll('details')].map(one => one.open)")[:2] == [True, False]
+        for width in (375, 1200):
+            page.set_viewport_size({"width": width, "height": 812})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 1200
         page.screenshot(path=tmp_path / "report.png", full_page=True)
         browser.close()
     assert complaints == []
