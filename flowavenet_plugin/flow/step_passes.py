@@ -91,7 +91,8 @@ class Work:
 
     def weights(self, step: Step, parameters: list[Tensor]) -> StackWeights:
         """Compute the matrices of a step's WaveNet."""
-        return StackWeights.of(step.stack, parameters[-step.stack.n_parameters :], self.cond.dtype, self.scratch)
+        own = parameters[-step.stack.n_parameters :]
+        return StackWeights.of(step.stack, own, self.cond.dtype, self.scratch, len(self.cond))
 
     def predict(self, step: Step, a: Tensor, weights: StackWeights, scratch: Scratch) -> Prediction:
         """Run a step's WaveNet; the activations lie in ``scratch``."""

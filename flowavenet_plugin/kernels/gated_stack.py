@@ -18,17 +18,17 @@ from torch import Tensor
 
 from flowavenet_plugin.kernels.rows import Rows
 from flowavenet_plugin.kernels.scratch import Scratch
-from flowavenet_plugin.kernels.stack_weights import StackWeights
+from flowavenet_plugin.kernels.stack_weights import PIECE, StackWeights
 
 #: Factor of a layer's residual sum.
 RESIDUAL = math.sqrt(0.5)
-#: Rows of a piece on a CPU: its hidden states fit the cache.
-PIECE = 1024
 
 
 @dataclass
 class Activations:
-    """What the backward pass reads: input, hidden states, sigmoids (a, b), negated gates, the two last layers."""
+    """What the backward pass reads: input, hidden states (with the rows of zeros around them), sigmoids (a, b), negated
+    gates, the two last layers.
+    """
 
     x: Tensor
     hidden: list[Tensor] = field(default_factory=list)
@@ -62,38 +62,38 @@ def forward(x: Tensor, cond: Tensor, weights: StackWeights, rows: Rows, scratch:
     Returns:
         Prediction, shape (rows, out_channels), and what :func:`backward` needs.
     """
-    size, width, n_layer = x.shape[0], weights.width, len(weights.taps)
+    size, width = x.shape[0], weights.width
     kept = Activations(x)
-
-    def take(name: str, columns: int = width) -> Tensor:
-        return scratch.take(name, (size, columns), x)
-
-    h = _product(_unfold(x, weights.front_offsets), weights.front.t(), weights.front_bias, take("hidden0")).relu_()
-    skips, last = take("skips"), take("last")
-    for i, taps in enumerate(weights.taps):
-        rows.clear(h)
+    out = x.new_empty(size, weights.end.shape[0])
+    skips, last = (scratch.take(name, (size, width), x) for name in ("skips", "last"))
+    h, core = _padded("hidden0", 0, size, weights, x, scratch)
+    unfolded = _unfold(x, weights.front_offsets)
+    for piece in _pieces(x):
+        torch.addmm(weights.front_bias, unfolded[piece], weights.front.t(), out=core[piece]).relu_()
+    for i in range(len(weights.dilated)):
+        rows.clear(core)
+        is_last = i + 1 == len(weights.dilated)
+        sigmoids = scratch.take(f"sigmoids{i}", (_room(size, weights), 2 * width), x)
+        gate = scratch.take(f"gate{i}", (size, width), x)
         kept.hidden.append(h)
-        sigmoids, gate = take(f"sigmoids{i}", 2 * width), take(f"gate{i}")
-        following = take(f"hidden{i + 1}") if i + 1 < n_layer else None
+        kept.sigmoids.append(sigmoids[:size])
+        kept.gates.append(gate)
+        following = None if is_last else _padded(f"hidden{i + 1}", i + 1, size, weights, x, scratch)
         for piece in _pieces(x):
-            pre = torch.mm(cond[piece], weights.cond[i].t(), out=sigmoids[piece])
-            torch.addcmul(weights.bias[i], pre, weights.cond_scale[i], out=pre)
-            for offset, tap in zip(weights.offsets[i], taps, strict=True):
-                _add_shifted(pre, h, tap.t(), offset, piece)
-            a, b = pre.sigmoid_().chunk(2, dim=1)
-            u = torch.addcmul(b, a, b, value=-2, out=gate[piece])
+            u = _gate(i, h, cond, piece, weights, sigmoids, gate, scratch)
             if i == 0:
                 skips[piece] = weights.skip_sum_bias
             skips[piece].addmm_(u, weights.to_skip[i].t(), alpha=-1)
             if following is not None:
-                following[piece] = weights.residual_bias[i]
-                following[piece].add_(h[piece]).addmm_(u, weights.to_residual[i].t(), beta=RESIDUAL, alpha=-RESIDUAL)
-        kept.sigmoids.append(sigmoids)
-        kept.gates.append(gate)
-        h = following
-    kept.skips = skips.relu_()
-    kept.last = _product(skips, weights.skip.t(), weights.skip_bias, last).relu_()
-    return torch.addmm(weights.end_bias, last, weights.end.t()), kept
+                torch.add(weights.residual_bias[i], core[piece], out=following[1][piece])
+                following[1][piece].addmm_(u, weights.to_residual[i].t(), beta=RESIDUAL, alpha=-RESIDUAL)
+            else:
+                skips[piece].relu_()
+                torch.addmm(weights.skip_bias, skips[piece], weights.skip.t(), out=last[piece]).relu_()
+                torch.addmm(weights.end_bias, last[piece], weights.end.t(), out=out[piece])
+        h, core = following or (h, core)
+    kept.skips, kept.last = skips, last
+    return out, kept
 
 
 def backward(
@@ -119,118 +119,138 @@ def backward(
     Returns:
         Gradient of x, (rows, in_channels), and the gradients of the weights.
     """
-    width = weights.width
     grads = weights.empty_gradients(scratch)
-    size = grad.shape[0]
-
-    def take(name: str, columns: int = width) -> Tensor:
-        return scratch.take(name, (size, columns), grad)
-
     grads.end = grad.t() @ kept.last
     grads.end_bias = grad.sum(dim=0)
-    grad_last = _relu_backward(torch.mm(grad, weights.end, out=take("grad_gate")), kept.last)
-    grads.skip = grad_last.t() @ kept.skips
-    grads.skip_bias = grad_last.sum(dim=0)
-    grad_skips = _relu_backward(_product(grad_last, weights.skip, None, take("grad_skips")), kept.skips)
-    grads.skip_sum_bias = grad_skips.sum(dim=0)
-    grad_h = None
-    for i in reversed(range(len(weights.taps))):
-        grad_pre = take("grad_pre", 2 * width)
-        _gate_backward(i, grad_skips, grad_h, kept, weights, take("grad_gate"), grad_pre)
-        grads.to_skip[i] = (grad_skips.t() @ kept.gates[i]).neg_()
-        if grad_h is not None:
-            grads.to_residual[i] = (grad_h.t() @ kept.gates[i]).mul_(-RESIDUAL)
-            grads.residual_bias[i] = grad_h.sum(dim=0).mul_(RESIDUAL)
-        torch.mm(grad_pre.t(), cond, out=grads.cond[i])
-        grads.bias[i] = grad_pre.sum(dim=0)
-        if grad_cond is not None:
-            _accumulate(grad_cond, grad_pre, weights.cond_scale[i], weights.cond[i])
-        grad_h = _convolution_backward(i, grad_pre, grad_h, kept.hidden[i], weights, grads, take(f"grad_hidden{i % 2}"))
-        rows.clear(grad_h)
-    grad_h = _relu_backward(grad_h, kept.hidden[0])
-    unfolded = _unfold(kept.x, weights.front_offsets)
-    grads.front = grad_h.t() @ unfolded
-    grads.front_bias = grad_h.sum(dim=0)
-    return _fold(grad_h @ weights.front, weights.front_offsets), grads
+    grad_skips = _skips_backward(grad, kept, weights, grads, scratch)
+    core = None
+    for i in reversed(range(len(weights.dilated))):
+        grad_next, (grad_h, core) = core, _padded(f"grad_hidden{i % 2}", i, len(grad), weights, grad, scratch)
+        if grad_next is None:
+            core.zero_()
+        else:
+            torch.mul(grad_next, RESIDUAL, out=core)
+        for piece in _pieces(grad):
+            grad_pre = _gate_backward(i, piece, grad_skips, grad_next, kept, weights, grads, scratch)
+            inner = grad_pre[: _length(piece, len(grad))]
+            _add_product(grads.cond[i], inner.t(), cond[piece], piece)
+            if grad_cond is not None:
+                _add_cond_gradient(grad_cond[piece], inner, weights.cond_scale[i], weights.cond[i])
+            weights.dilated[i].backward(grad_pre, kept.hidden[i], piece.start, grad_h, grads.taps[i], scratch)
+        rows.clear(core)
+    first = kept.hidden[0][weights.lefts[0] :][: len(grad)]
+    grad_front = _relu_backward(core, first)
+    grads.front = grad_front.t() @ _unfold(kept.x, weights.front_offsets)
+    grads.front_bias = grad_front.sum(dim=0)
+    return _fold(grad_front @ weights.front, weights.front_offsets), grads
+
+
+def _gate(
+    i: int,
+    h: Tensor,
+    cond: Tensor,
+    piece: slice,
+    weights: StackWeights,
+    sigmoids: Tensor,
+    gate: Tensor,
+    scratch: Scratch,
+) -> Tensor:
+    """Write sigmoids and gate of the i-th layer for a piece; return the latter."""
+    pre = sigmoids[piece.start : _room(min(piece.stop, len(gate)), weights)]
+    inner = pre[: _length(piece, len(gate))]
+    pre[len(inner) :].zero_()
+    if weights.cond_scale[i] is None:
+        torch.addmm(weights.bias[i], cond[piece], weights.cond[i].t(), out=inner)
+    else:
+        torch.mm(cond[piece], weights.cond[i].t(), out=inner)
+        torch.addcmul(weights.bias[i], inner, weights.cond_scale[i], out=inner)
+    weights.dilated[i].add_to(pre, h, piece.start, scratch)
+    a, b = inner.sigmoid_().chunk(2, dim=1)
+    return torch.addcmul(b, a, b, value=-2, out=gate[piece])
+
+
+def _skips_backward(
+    grad: Tensor, kept: Activations, weights: StackWeights, grads: StackWeights, scratch: Scratch
+) -> Tensor:
+    """Return the gradient of the sum of skips, before its relu."""
+    grad_skips = scratch.take("grad_skips", kept.skips.shape, grad)
+    for piece in _pieces(grad):
+        grad_last = scratch.take("grad_gate", kept.last[piece].shape, grad)
+        _relu_backward(torch.mm(grad[piece], weights.end, out=grad_last), kept.last[piece])
+        _add_product(grads.skip, grad_last.t(), kept.skips[piece], piece)
+        grads.skip_bias.add_(grad_last.sum(dim=0))
+        _relu_backward(torch.mm(grad_last, weights.skip, out=grad_skips[piece]), kept.skips[piece])
+        grads.skip_sum_bias.add_(grad_skips[piece].sum(dim=0))
+    return grad_skips
 
 
 def _gate_backward(
     i: int,
+    piece: slice,
     grad_skips: Tensor,
-    grad_h: Tensor | None,
+    grad_next: Tensor | None,
     kept: Activations,
     weights: StackWeights,
-    grad_gate: Tensor,
-    grad_pre: Tensor,
-) -> None:
-    """Write the gradient of the i-th layer's values before the sigmoids to ``grad_pre``."""
-    for piece in _pieces(grad_skips):
-        grad_u = grad_gate[piece].addmm_(grad_skips[piece], weights.to_skip[i], beta=0, alpha=-1)
-        if grad_h is not None:
-            grad_u.addmm_(grad_h[piece], weights.to_residual[i], alpha=-RESIDUAL)
-        a, b = kept.sigmoids[i][piece].chunk(2, dim=1)
-        grad_a, grad_b = grad_pre[piece].chunk(2, dim=1)
-        # u = b - 2 a b, so that -2 a b = u - b: all of it from products of grad_u with u, a and b.
-        product = torch.mul(grad_u, kept.gates[i][piece])
-        torch.addcmul(product, product, b, value=-1, out=grad_b)
-        product.addcmul_(grad_u, b, value=-1)
-        torch.addcmul(product, product, a, value=-1, out=grad_a)
-
-
-def _convolution_backward(
-    i: int,
-    grad_pre: Tensor,
-    grad_next: Tensor | None,
-    h: Tensor,
-    weights: StackWeights,
     grads: StackWeights,
-    grad_h: Tensor,
+    scratch: Scratch,
 ) -> Tensor:
-    """Write the gradients of the i-th dilated convolution's input and taps."""
-    size = h.shape[0]
+    """Return the gradient of the i-th layer's values before the sigmoids, of whole tiles; add those of its weights."""
+    u, (a, b) = kept.gates[i][piece], kept.sigmoids[i][piece].chunk(2, dim=1)
+    grad_u = torch.mm(grad_skips[piece], weights.to_skip[i], out=scratch.take("grad_gate", u.shape, u)).neg_()
+    _add_product(grads.to_skip[i], grad_skips[piece].t(), u, piece, -1)
     if grad_next is not None:
-        torch.mul(grad_next, RESIDUAL, out=grad_h)
-    else:
-        grad_h.zero_()
-    for k, offset in enumerate(weights.offsets[i]):
-        for piece in _pieces(h):
-            _add_shifted(grad_h[piece], grad_pre, weights.taps[i][k], -offset, piece)
-        n = max(size - abs(offset), 0)
-        read, written = h.narrow(0, min(max(offset, 0), size), n), grad_pre.narrow(0, min(max(-offset, 0), size), n)
-        torch.mm(written.t(), read, out=grads.taps[i][k])
-    return grad_h
+        grad_u.addmm_(grad_next[piece], weights.to_residual[i], alpha=-RESIDUAL)
+        _add_product(grads.to_residual[i], grad_next[piece].t(), u, piece, -RESIDUAL)
+        grads.residual_bias[i].add_(grad_next[piece].sum(dim=0), alpha=RESIDUAL)
+    grad_pre = scratch.take("grad_pre", (_room(len(u), weights), 2 * weights.width), u)
+    grad_pre[len(u) :].zero_()
+    grad_a, grad_b = grad_pre[: len(u)].chunk(2, dim=1)
+    # u = b - 2 a b, so that -2 a b = u - b: all of it from products of grad_u with u, a and b.
+    product = torch.mul(grad_u, u, out=scratch.take("product", u.shape, u))
+    torch.addcmul(product, product, b, value=-1, out=grad_b)
+    product.addcmul_(grad_u, b, value=-1)
+    torch.addcmul(product, product, a, value=-1, out=grad_a)
+    grads.bias[i].add_(grad_pre.sum(dim=0))
+    return grad_pre
+
+
+def _room(size: int, weights: StackWeights) -> int:
+    return -(-size // weights.tile) * weights.tile
+
+
+def _length(piece: slice, size: int) -> int:
+    return min(piece.stop, size) - piece.start
+
+
+def _padded(
+    name: str, layer: int, size: int, weights: StackWeights, like: Tensor, scratch: Scratch
+) -> tuple[Tensor, Tensor]:
+    """Return a layer's input with rows of zeros around it, where its convolution reads them, and the part between."""
+    reach, left = weights.dilated[layer].reach, weights.lefts[layer]
+    whole = scratch.take(name, (_room(size, weights) + reach, weights.width), like)
+    whole[:left].zero_()
+    whole[left + size :].zero_()
+    return whole, whole[left : left + size]
 
 
 def _pieces(x: Tensor) -> Iterator[slice]:
     size = x.shape[0]
     step = PIECE if x.device.type == "cpu" else size
-    return (slice(start, min(start + step, size)) for start in range(0, size, step))
+    return (slice(start, start + step) for start in range(0, size, step))
 
 
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> Tensor:
-    for piece in _pieces(x):
-        if bias is None:
-            torch.mm(x[piece], weight, out=out[piece])
-        else:
-            torch.addmm(bias, x[piece], weight, out=out[piece])
-    return out
+def _add_product(out: Tensor, x: Tensor, y: Tensor, piece: slice, alpha: float = 1) -> None:
+    """Add alpha x @ y to ``out``; the first piece is written to it."""
+    out.addmm_(x, y, beta=min(piece.start, 1), alpha=alpha)
 
 
-def _accumulate(out: Tensor, x: Tensor, scale: Tensor, weight: Tensor) -> None:
+def _add_cond_gradient(out: Tensor, x: Tensor, scale: Tensor | None, weight: Tensor) -> None:
     """Add (x * scale) @ weight to ``out``, which may be of higher precision."""
-    for piece in _pieces(x):
-        scaled = x[piece] * scale
-        if out.dtype == x.dtype:
-            out[piece].addmm_(scaled, weight)
-        else:
-            out[piece].add_(scaled @ weight)
-
-
-def _add_shifted(out: Tensor, h: Tensor, weight: Tensor, offset: int, piece: slice) -> None:
-    """Add h of ``offset`` rows further on times ``weight`` to ``out``, the rows ``piece`` of all; h ends in zeros."""
-    first, last = max(piece.start + offset, 0), min(piece.stop + offset, h.shape[0])
-    if first < last:
-        out[first - offset - piece.start : last - offset - piece.start].addmm_(h[first:last], weight)
+    x = x if scale is None else x * scale
+    if out.dtype == x.dtype:
+        out.addmm_(x, weight)
+    else:
+        out.add_(x @ weight)
 
 
 def _relu_backward(grad: Tensor, value: Tensor) -> Tensor:

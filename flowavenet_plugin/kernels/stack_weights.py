@@ -7,9 +7,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from flowavenet_plugin.kernels.scratch import Scratch
+from flowavenet_plugin.kernels.convolution import DirectConvolution, WinogradConvolution
+from flowavenet_plugin.kernels.scratch import Scratch, empty
 from flowavenet_plugin.kernels.weight_norm import normalise, normalise_backward
 
+#: From so many rows on fewer products pay for the sums around them, on a CPU.
+FEWER_PRODUCTS_FROM = 400
+#: Rows of a piece on a CPU: the processor's cache holds its hidden states.
+PIECE = 2048
 #: The end convolution's scale works through an exponential of this slope.
 SCALE_SLOPE = 3.0
 
@@ -46,13 +51,14 @@ class StackShape:
 class StackWeights:
     """Matrices of a stack; of filters and gates the filters are doubled. Also holds gradients of the same."""
 
+    dilated: list[DirectConvolution] = field(default_factory=list)  # per layer, width to 2 * width
     front: Tensor | None = None  # (width, taps * in_channels)
     front_bias: Tensor | None = None
     cond_of_all: Tensor | None = None  # (layers * 2 * width, cond_channels)
     cond: list[Tensor] = field(default_factory=list)  # its parts: per layer (2 * width, cond_channels)
-    cond_scale: list[Tensor] = field(default_factory=list)  # per layer (2 * width,): factor of what ``cond`` gives
+    cond_scale: list[Tensor | None] = field(default_factory=list)  # per layer (2 * width,): factor of its product
     bias: list[Tensor] = field(default_factory=list)  # per layer (2 * width,): conditioning and convolution
-    taps: list[Tensor] = field(default_factory=list)  # per layer (taps, 2 * width, width)
+    taps: list[Tensor] = field(default_factory=list)  # gradients only: per layer, of the convolution's weight
     to_residual: list[Tensor | None] = field(default_factory=list)  # per layer (width, width); none in the last
     residual_bias: list[Tensor | None] = field(default_factory=list)
     to_skip: list[Tensor] = field(default_factory=list)  # per layer (width, width)
@@ -62,15 +68,22 @@ class StackWeights:
     end: Tensor | None = None  # (out_channels, width), scaled
     end_bias: Tensor | None = None
     front_offsets: list[int] = field(default_factory=list)
-    offsets: list[list[int]] = field(default_factory=list)
+    lefts: list[int] = field(default_factory=list)  # per layer: rows of zeros before the convolution's input
 
     @property
     def width(self) -> int:
         """Channels of the hidden states."""
         return self.skip.shape[0]
 
+    @property
+    def tile(self) -> int:
+        """Rows are computed in multiples of it."""
+        return max(convolution.tile for convolution in self.dilated)
+
     @classmethod
-    def of(cls, shape: StackShape, parameters: list[Tensor], dtype: torch.dtype, scratch: Scratch) -> StackWeights:
+    def of(
+        cls, shape: StackShape, parameters: list[Tensor], dtype: torch.dtype, scratch: Scratch, rows: int
+    ) -> StackWeights:
         """Compute the matrices.
 
         Args:
@@ -79,6 +92,7 @@ class StackWeights:
                 per layer, skip; then weight, bias and scale of the end. As in the state dict, without gradients.
             dtype: Of the matrices.
             scratch: Holds the matrices.
+            rows: How many rows they are meant for: decides between forms that give the same.
         """
         n = shape.n_layer
         convolutions = [_Convolution(*parameters[k : k + 3]) for k in range(0, len(parameters) - 3, 3)]
@@ -87,20 +101,20 @@ class StackWeights:
         end, end_bias, scale = parameters[-3:]
         width = skip.v.shape[0]
         cond_bias = cond.bias.view(n, -1) * cond.factor(n)[: 2 * width, 0]
-        all_cond, cond_scale = cond.directions("cond", n, dtype, scratch)
+        all_cond, cond_scale = cond.for_rows("cond", n, dtype, scratch, rows)
         made = cls(
             front=front.taps("front", 0, dtype, scratch).transpose(0, 1).flatten(1),
             front_bias=front.bias.to(dtype),
             cond_of_all=all_cond,
             cond=list(all_cond.chunk(n)),
-            cond_scale=list(cond_scale.chunk(n)),
-            taps=[conv.taps(f"dilated{i}", 1, dtype, scratch) for i, conv in enumerate(dilated)],
+            cond_scale=[None] * n if cond_scale is None else list(cond_scale.chunk(n)),
+            dilated=[conv.dilated(i, dtype, scratch, rows) for i, conv in enumerate(dilated)],
             skip=skip.matrix("skip", 0, dtype, scratch),
             skip_bias=skip.bias.to(dtype),
             end=(end[:, :, 0] * torch.exp(SCALE_SLOPE * scale[0])).to(dtype),
             end_bias=(end_bias * torch.exp(SCALE_SLOPE * scale[0, :, 0])).to(dtype),
             front_offsets=shape.offsets(front.v.shape[2], 1),
-            offsets=[shape.offsets(conv.v.shape[2], 2**i) for i, conv in enumerate(dilated)],
+            lefts=[-shape.offsets(conv.v.shape[2], 2**i)[0] for i, conv in enumerate(dilated)],
         )
         made.bias = [(conv.bias * conv.factor(1)[:, 0] + cond_bias[i]).to(dtype) for i, conv in enumerate(dilated)]
         for i, conv in enumerate(outs):
@@ -112,21 +126,30 @@ class StackWeights:
         return made
 
     def empty_gradients(self, scratch: Scratch) -> StackWeights:
-        """Return room for the gradients; the largest, that of ``cond``, lies in ``scratch``."""
-        n = len(self.taps)
-        cond = scratch.take("grad_cond_weight", self.cond_of_all.shape, self.skip)
+        """Return room for the gradients: matrices uninitialised, vectors (but those of front and end) zero."""
+        n, matrix, vector = len(self.dilated), self.skip, torch.zeros_like(self.skip_bias)
+        cond = empty(self.cond_of_all.shape, matrix)  # becomes the parameter's gradient: not in ``scratch``
+        residual = [None if weight is None else torch.empty_like(weight) for weight in self.to_residual]
+        taps = [scratch.take(f"grad_dilated{i}", conv.weight.shape, matrix) for i, conv in enumerate(self.dilated)]
         return StackWeights(
+            dilated=self.dilated,
             cond_of_all=cond,
             cond=list(cond.chunk(n)),
-            bias=[None] * n,
-            taps=[torch.empty_like(taps) for taps in self.taps],
-            to_residual=[None] * n,
-            residual_bias=[None] * n,
-            to_skip=[None] * n,
+            bias=[torch.zeros_like(bias) for bias in self.bias],
+            taps=taps,
+            to_residual=residual,
+            residual_bias=[None if weight is None else vector.clone() for weight in residual],
+            to_skip=[torch.empty_like(matrix) for _ in range(n)],
+            skip_sum_bias=vector.clone(),
+            skip=torch.empty_like(matrix),
+            skip_bias=vector,
         )
 
     def to_parameters(self, parameters: list[Tensor]) -> list[Tensor]:
-        """Turn these gradients of matrices into gradients of ``parameters``, as given to :meth:`of`, in their order."""
+        """Turn these gradients of matrices into gradients of ``parameters``, as given to :meth:`of`, in their order.
+
+        The former are lost.
+        """
         convolutions = [_Convolution(*parameters[k : k + 3]) for k in range(0, len(parameters) - 3, 3)]
         front, cond, *inner, skip = convolutions
         n = len(self.taps)
@@ -134,7 +157,7 @@ class StackWeights:
         made = [front.taps_backward(grad_front, self.front_bias, 0)]
         made.append(cond.backward(self.cond_of_all, torch.cat(self.bias), n))
         for i in range(n):
-            made.append(inner[2 * i].taps_backward(self.taps[i], self.bias[i], 1))
+            made.append(inner[2 * i].taps_backward(self.dilated[i].taps_gradient(self.taps[i]), self.bias[i], 1))
             parts = [(self.to_residual[i], self.residual_bias[i]), (self.to_skip[i], self.skip_sum_bias)]
             weights, biases = zip(*(part for part in parts if part[0] is not None), strict=True)
             made.append(inner[2 * i + 1].backward(torch.cat(weights), torch.cat(biases), 0))
@@ -174,12 +197,16 @@ class _Convolution:
         normalise(v, self._norms(gates), out)
         return out
 
-    def directions(self, name: str, gates: int, dtype: torch.dtype, scratch: Scratch) -> tuple[Tensor, Tensor]:
-        """Return (out_channels, in_channels) and factors (out_channels,) that make it the normalised weight.
+    def for_rows(
+        self, name: str, gates: int, dtype: torch.dtype, scratch: Scratch, rows: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return a matrix (out_channels, in_channels), and factors (out_channels,) for its product with rows, or None.
 
-        For weights that are large beside what they are multiplied with: the factors go to the product.
+        Beside few rows the weights are large: the factors, that make them normalised, go to the product.
         """
         v = self.v.flatten(1)
+        if v.shape[1] <= rows:
+            return self.matrix(name, gates, dtype, scratch), None
         out = v if v.dtype == dtype else scratch.take(f"weight_{name}", v.shape, v.new_empty(0, dtype=dtype)).copy_(v)
         return out, (self._norms(gates) / v.norm(dim=1, keepdim=True))[:, 0].to(dtype)
 
@@ -187,9 +214,19 @@ class _Convolution:
         """Return the normalised weight as a matrix per tap, (taps, out_channels, in_channels)."""
         return self.matrix(name, gates, dtype, scratch).view(self.v.shape).permute(2, 0, 1).contiguous()
 
+    def dilated(self, layer: int, dtype: torch.dtype, scratch: Scratch, rows: int) -> DirectConvolution:
+        """Return the convolution of the layer that has filters and gates."""
+        taps, dilation = self.taps(f"dilated{layer}", 1, dtype, scratch), 2**layer
+        fewer = rows >= FEWER_PRODUCTS_FROM and len(taps) == 3 and PIECE % (4 * dilation) == 0
+        if not (fewer and taps.device.type == "cpu" and dtype in (torch.float32, torch.float64)):
+            return DirectConvolution(taps, dilation)
+        room = scratch.take(f"winograd_weight{layer}", (6, *taps.shape[1:]), taps)
+        return WinogradConvolution(taps, dilation, room)
+
     def backward(self, grad: Tensor, grad_bias: Tensor, gates: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the gradients of bias, g and v from those of :meth:`matrix` and of the bias used with it."""
-        grad_v, grad_g = normalise_backward(grad.to(self.v.dtype), self.v.flatten(1), self._norms(gates))
+        """Return the gradients of bias, g and v from those of :meth:`matrix`, which is lost, and of the bias."""
+        grad_v = grad.to(self.v.dtype)
+        grad_g = normalise_backward(grad_v, self.v.flatten(1), self._norms(gates))
         if gates:
             factor = self.factor(gates)
             grad_g, grad_bias = grad_g * factor, grad_bias * factor[:, 0]
@@ -197,7 +234,9 @@ class _Convolution:
 
     def taps_backward(self, grad: Tensor, grad_bias: Tensor, gates: int) -> tuple[Tensor, Tensor, Tensor]:
         """As :meth:`backward`, from the gradient of :meth:`taps`."""
-        return self.backward(grad.permute(1, 2, 0).reshape(self.v.shape).flatten(1), grad_bias, gates)
+        room = empty(self.v.shape, grad)
+        torch.movedim(room, 2, 0).copy_(grad)
+        return self.backward(room.flatten(1), grad_bias, gates)
 
     def _norms(self, gates: int) -> Tensor:
         return self.g[:, :, 0] * self.factor(gates) if gates else self.g[:, :, 0]

@@ -23,16 +23,21 @@ def normalise(v: Tensor, g: Tensor, out: Tensor) -> None:
         torch.mul(v[piece], g[piece] / v[piece].norm(dim=1, keepdim=True), out=out[piece])
 
 
-def normalise_backward(grad: Tensor, v: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the gradients of v and g; ``grad`` is that of the normalised weight, shapes as in :func:`normalise`."""
-    grad_v, grad_g = torch.empty_like(v, memory_format=torch.contiguous_format), torch.empty_like(g)
+def normalise_backward(grad: Tensor, v: Tensor, g: Tensor) -> Tensor:
+    """Turn ``grad``, the normalised weight's gradient, into that of v, in place; return that of g.
+
+    Args:
+        grad: Shape (n, m).
+        v: As in :func:`normalise`.
+        g: As in :func:`normalise`.
+    """
+    grad_g = torch.empty_like(g)
     for piece in _pieces(v):
         norm = v[piece].norm(dim=1, keepdim=True)
-        along = (grad[piece] * v[piece]).sum(dim=1, keepdim=True) / norm
-        torch.mul(grad[piece], g[piece] / norm, out=grad_v[piece])
-        grad_v[piece].addcmul_(v[piece], along * g[piece] / norm.square(), value=-1)
-        grad_g[piece] = along
-    return grad_v, grad_g
+        grad_g[piece] = along = (grad[piece] * v[piece]).sum(dim=1, keepdim=True) / norm
+        factor = g[piece] / norm
+        grad[piece].addcmul_(v[piece], along / norm, value=-1).mul_(factor)
+    return grad_g
 
 
 def _pieces(v: Tensor) -> Iterator[slice]:

@@ -6,14 +6,15 @@ import pytest
 import torch
 
 from flowavenet_plugin.flow.wavenet import WaveNet
-from flowavenet_plugin.kernels import gated_stack
+from flowavenet_plugin.kernels import gated_stack, stack_weights
 from flowavenet_plugin.kernels.rows import Rows
 from flowavenet_plugin.kernels.scratch import Scratch
 from flowavenet_plugin.kernels.stack_weights import StackWeights
 from flowavenet_plugin.kernels.weight_norm import normalise, normalise_backward
 
 
-@pytest.mark.parametrize("piece", [4, 1024])
+@pytest.mark.parametrize("fewer", [False, True])
+@pytest.mark.parametrize("piece", [4, 16, 1024])
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize(
     "options",
@@ -26,9 +27,11 @@ from flowavenet_plugin.kernels.weight_norm import normalise, normalise_backward
     ],
 )
 def test_prediction_and_gradients_are_the_modules(
-    options: dict, batch: int, piece: int, monkeypatch: pytest.MonkeyPatch
+    options: dict, batch: int, piece: int, fewer: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gated_stack, "PIECE", piece)
+    for module in (gated_stack, stack_weights):
+        monkeypatch.setattr(module, "PIECE", piece)
+    monkeypatch.setattr(stack_weights, "FEWER_PRODUCTS_FROM", 0 if fewer else 1000)
     torch.manual_seed(0)
     net = WaveNet(3, 4, 6, filter_size=8, **options).double()
     for parameter in net.parameters():
@@ -45,7 +48,7 @@ def test_prediction_and_gradients_are_the_modules(
 
     with torch.no_grad():
         rows, scratch = Rows.of(x, net.widest, mask), Scratch()
-        weights = StackWeights.of(net.shape, parameters, torch.float64, scratch)
+        weights = StackWeights.of(net.shape, parameters, torch.float64, scratch, len(rows.pack(x)))
         cond_rows = rows.pack(cond)
         grad_cond = torch.zeros_like(cond_rows)
         out, kept = gated_stack.forward(rows.pack(x), cond_rows, weights, rows, scratch)
@@ -67,7 +70,8 @@ def test_weight_normalisation_is_torchs() -> None:
     out = torch.empty_like(v)
     with torch.no_grad():
         normalise(v, g, out)
-        ours = normalise_backward(grad, v, g)
+        ours = [grad.clone()]
+        ours.append(normalise_backward(ours[0], v, g))
     torch.testing.assert_close(out, expected.detach())
     for one, other in zip(ours, torch.autograd.grad(expected, [v, g], grad), strict=True):
         torch.testing.assert_close(one, other)
