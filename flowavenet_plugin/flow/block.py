@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from flowavenet_plugin.flow.chain import Chain, run_chain
 from flowavenet_plugin.flow.step_passes import Step
 from flowavenet_plugin.flow.transforms import ActNorm, AdditiveCoupling, AffineCoupling, GaussianSplit, swap
+from flowavenet_plugin.kernels.scratch import Memory
 
 #: Layers of the WaveNet that parameterises a split's Gaussian.
 PRIOR_LAYERS = 2
@@ -81,6 +82,7 @@ class FlowBlock(nn.Module):
             raise ValueError(f"n_flow must be at least 1, not {n_flow}")
         half = cond_channels // 2
         self.reversible = reversible
+        self._memory = Memory()
         self.steps = nn.ModuleList(FlowStep(channels, half, affine, n_layer=n_layer, **wavenet) for _ in range(n_flow))
         wavenet = dict(n_layer=PRIOR_LAYERS, reversible=reversible, **wavenet)
         self.split = GaussianSplit(channels, cond_channels, **wavenet) if split else None
@@ -105,7 +107,8 @@ class FlowBlock(nn.Module):
             mask: As in :meth:`forward`.
         """
         keep = not self.reversible and torch.is_grad_enabled()
-        chain = Chain(self._plan(), self.steps[0].coupling.net.widest, order, keep)
+        memory = self._memory if torch.is_grad_enabled() else Memory()
+        chain = Chain(self._plan(), self.steps[0].coupling.net.widest, order, keep, memory)
         if self.training and not all(step.actnorm.started for step in self.steps):
             self._start(x.detach(), chain.squeezed(cond.detach(), x.shape[2]), mask)
         parameters = [parameter for step in self.steps for parameter in step.chain_parameters()]

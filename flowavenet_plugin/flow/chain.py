@@ -17,7 +17,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from flowavenet_plugin.flow.step_passes import SPLIT, Prediction, Step, Work, step_backward, step_forward
 from flowavenet_plugin.kernels.rows import Rows
-from flowavenet_plugin.kernels.scratch import Scratch
+from flowavenet_plugin.kernels.scratch import Memory, Scratch
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,14 @@ class Chain:
         order: Place of each squeezed conditioning channel among the values of as many columns of the shared
             conditioning as one column here holds, shape (D,); None: it is squeezed already.
         keep: Keep activations for the backward pass.
+        memory: For all that is large and as large in each training step.
     """
 
     steps: Sequence[Step]
     reach: int
     order: Tensor | None
     keep: bool
+    memory: Memory
 
     def rows(self, x: Tensor, mask: Tensor | None) -> Rows:
         """Lay out x (B, C, T)."""
@@ -83,16 +85,17 @@ class _ChainFunction(torch.autograd.Function):
         ctx: FunctionCtx, chain: Chain, x: Tensor, cond: Tensor, mask: Tensor | None, *parameters: Tensor
     ) -> tuple[Tensor, Tensor]:
         device = x.device.type
+        chain.memory.turn()
         lower = torch.is_autocast_enabled(device) and x.dtype == torch.float32
         dtype = torch.get_autocast_dtype(device) if lower else x.dtype
         kept: list[Tensor | None] = []
         with torch.autocast(device, enabled=False):
             rows = chain.rows(x, mask)
-            work = Work(rows, rows.pack(chain.squeezed(cond, x.shape[2]).to(dtype)), mask)
+            work = Work(rows, rows.pack(chain.squeezed(cond, x.shape[2]).to(dtype)), mask, chain.memory)
             halves, side = rows.pack(x).chunk(2, dim=1), 0
             logdet = x.new_zeros(x.shape[0])
             for step, own in zip(chain.steps, chain.own(parameters), strict=True):
-                scratch = Scratch() if chain.keep else work.scratch
+                scratch = Scratch(chain.memory) if chain.keep else work.scratch
                 halves, step_logdet, said = step_forward(work, step, own, halves, side, scratch)
                 logdet = logdet + step_logdet
                 kept += said.tensors() if chain.keep else []
@@ -110,7 +113,7 @@ class _ChainFunction(torch.autograd.Function):
         kept, parameters = list(rest[: ctx.n_kept]), rest[ctx.n_kept :]
         with torch.autocast(z.device.type, enabled=False):
             rows = chain.rows(z, mask)
-            work = Work(rows, rows.pack(chain.squeezed(cond, z.shape[2]).to(ctx.dtype)), mask)
+            work = Work(rows, rows.pack(chain.squeezed(cond, z.shape[2]).to(ctx.dtype)), mask, chain.memory)
             grad_cond = torch.zeros_like(work.cond, dtype=z.dtype) if ctx.needs_input_grad[2] else None
             side = sum(step.kind != SPLIT for step in chain.steps) % 2
             halves, grads = (rows.pack(v).chunk(2, dim=1) for v in (z, grad_z))

@@ -14,7 +14,7 @@ from torch import Tensor
 from flowavenet_plugin.kernels import gated_stack
 from flowavenet_plugin.kernels.gated_stack import Activations
 from flowavenet_plugin.kernels.rows import Rows
-from flowavenet_plugin.kernels.scratch import Scratch
+from flowavenet_plugin.kernels.scratch import Memory, Scratch
 from flowavenet_plugin.kernels.stack_weights import StackShape, StackWeights
 
 AFFINE, ADDITIVE, SPLIT = "affine", "additive", "split"
@@ -66,17 +66,18 @@ class Prediction:
 class Work:
     """A batch at work: layout, masks, conditioning and buffers that all steps of a chain share."""
 
-    def __init__(self, rows: Rows, cond: Tensor, mask: Tensor | None) -> None:
+    def __init__(self, rows: Rows, cond: Tensor, mask: Tensor | None, memory: Memory) -> None:
         """Prepare.
 
         Args:
             rows: The layout.
             cond: Conditioning, shape (rows, D), of the type in which the WaveNets run.
             mask: 1 for samples of the utterance and 0 for padding, shape (B, C, T); None: all count.
+            memory: For buffers and large gradients.
         """
         self.rows = rows
         self.cond = cond
-        self.scratch = Scratch()
+        self.scratch = Scratch(memory)
         self.masks = None if mask is None else rows.pack(mask).chunk(2, dim=1)
 
     def inside(self, half: Tensor, side: int) -> Tensor:
@@ -190,7 +191,7 @@ def step_backward(
         work.scratch,
     )
     grad_a = work.inside(grad_a + grad_input, side)
-    made = stack_grads.to_parameters(parameters[-step.stack.n_parameters :])
+    made = stack_grads.to_parameters(parameters[-step.stack.n_parameters :], work.scratch.memory)
     if step.kind == SPLIT:
         return (a, b), (grad_a, grad_b), made
     halves, grads, own = _actnorm_backward(work, parameters[:2], (a, b), (grad_a, grad_b), grad_logdet, side)

@@ -15,6 +15,7 @@ from torch import Tensor, distributed, nn
 from flowavenet_plugin.flow.chain import Chain, run_chain
 from flowavenet_plugin.flow.step_passes import ADDITIVE, AFFINE, SPLIT, Step
 from flowavenet_plugin.flow.wavenet import WaveNet
+from flowavenet_plugin.kernels.scratch import Memory
 
 
 def squeeze(x: Tensor) -> Tensor:
@@ -190,6 +191,7 @@ class GaussianSplit(nn.Module):
         """
         super().__init__()
         self.reversible = reversible
+        self._memory = Memory()
         self.prior = WaveNet(channels // 2, channels, cond_channels, **wavenet)
 
     def _predict(self, half: Tensor, cond: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -199,7 +201,8 @@ class GaussianSplit(nn.Module):
     def forward(self, x: Tensor, cond: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map x to z; see the module's text for shapes."""
         keep = not self.reversible and torch.is_grad_enabled()
-        chain = Chain([Step(SPLIT, self.prior.shape, None)], self.prior.widest, None, keep)
+        memory = self._memory if torch.is_grad_enabled() else Memory()
+        chain = Chain([Step(SPLIT, self.prior.shape, None)], self.prior.widest, None, keep, memory)
         x = x if mask is None else x * mask
         return run_chain(chain, x, cond.transpose(1, 2), mask, self.prior.stack_parameters())
 

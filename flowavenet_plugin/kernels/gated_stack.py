@@ -26,8 +26,9 @@ RESIDUAL = math.sqrt(0.5)
 
 @dataclass
 class Activations:
-    """What the backward pass reads: input, hidden states (with the rows of zeros around them), sigmoids (a, b), negated
-    gates, the two last layers.
+    """What the backward pass reads: input, hidden states, sigmoids (a, b), negated gates, the two last layers.
+
+    Hidden states have the rows of zeros around them that their convolutions read.
     """
 
     x: Tensor

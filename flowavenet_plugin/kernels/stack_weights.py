@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from flowavenet_plugin.kernels.convolution import DirectConvolution, WinogradConvolution
-from flowavenet_plugin.kernels.scratch import Scratch, empty
+from flowavenet_plugin.kernels.scratch import Memory, Scratch
 from flowavenet_plugin.kernels.weight_norm import normalise, normalise_backward
 
 #: From so many rows on fewer products pay for the sums around them, on a CPU.
@@ -128,7 +128,8 @@ class StackWeights:
     def empty_gradients(self, scratch: Scratch) -> StackWeights:
         """Return room for the gradients: matrices uninitialised, vectors (but those of front and end) zero."""
         n, matrix, vector = len(self.dilated), self.skip, torch.zeros_like(self.skip_bias)
-        cond = empty(self.cond_of_all.shape, matrix)  # becomes the parameter's gradient: not in ``scratch``
+        # This one becomes the parameter's gradient, so it isn't a buffer.
+        cond = scratch.memory.empty(self.cond_of_all.shape, matrix)
         residual = [None if weight is None else torch.empty_like(weight) for weight in self.to_residual]
         taps = [scratch.take(f"grad_dilated{i}", conv.weight.shape, matrix) for i, conv in enumerate(self.dilated)]
         return StackWeights(
@@ -145,19 +146,20 @@ class StackWeights:
             skip_bias=vector,
         )
 
-    def to_parameters(self, parameters: list[Tensor]) -> list[Tensor]:
+    def to_parameters(self, parameters: list[Tensor], memory: Memory) -> list[Tensor]:
         """Turn these gradients of matrices into gradients of ``parameters``, as given to :meth:`of`, in their order.
 
-        The former are lost.
+        The former are lost; the latter lie in ``memory``, where they are large.
         """
         convolutions = [_Convolution(*parameters[k : k + 3]) for k in range(0, len(parameters) - 3, 3)]
         front, cond, *inner, skip = convolutions
         n = len(self.taps)
         grad_front = self.front.view(len(self.front), front.v.shape[2], -1).transpose(0, 1)
-        made = [front.taps_backward(grad_front, self.front_bias, 0)]
+        made = [front.taps_backward(grad_front, self.front_bias, 0, memory)]
         made.append(cond.backward(self.cond_of_all, torch.cat(self.bias), n))
         for i in range(n):
-            made.append(inner[2 * i].taps_backward(self.dilated[i].taps_gradient(self.taps[i]), self.bias[i], 1))
+            taps = self.dilated[i].taps_gradient(self.taps[i])
+            made.append(inner[2 * i].taps_backward(taps, self.bias[i], 1, memory))
             parts = [(self.to_residual[i], self.residual_bias[i]), (self.to_skip[i], self.skip_sum_bias)]
             weights, biases = zip(*(part for part in parts if part[0] is not None), strict=True)
             made.append(inner[2 * i + 1].backward(torch.cat(weights), torch.cat(biases), 0))
@@ -232,9 +234,11 @@ class _Convolution:
             grad_g, grad_bias = grad_g * factor, grad_bias * factor[:, 0]
         return grad_bias.to(self.bias.dtype), grad_g[:, :, None], grad_v.view(self.v.shape)
 
-    def taps_backward(self, grad: Tensor, grad_bias: Tensor, gates: int) -> tuple[Tensor, Tensor, Tensor]:
+    def taps_backward(
+        self, grad: Tensor, grad_bias: Tensor, gates: int, memory: Memory
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """As :meth:`backward`, from the gradient of :meth:`taps`."""
-        room = empty(self.v.shape, grad)
+        room = memory.empty(self.v.shape, grad)
         torch.movedim(room, 2, 0).copy_(grad)
         return self.backward(room.flatten(1), grad_bias, gates)
 

@@ -1,0 +1,48 @@
+"""Convolutions over rows against torch's own, forwards and backwards, in pieces."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from flowavenet_plugin.kernels.convolution import DirectConvolution, WinogradConvolution
+from flowavenet_plugin.kernels.scratch import Scratch
+
+
+@pytest.mark.parametrize("kind", [DirectConvolution, WinogradConvolution])
+@pytest.mark.parametrize("dilation", [1, 2, 4])
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_output_and_gradients_are_torchs(kind: type, dilation: int, pieces: int) -> None:
+    torch.manual_seed(0)
+    step = 8 * dilation
+    rows, scratch = pieces * step, Scratch()
+    taps = torch.randn(3, 5, 4).double().requires_grad_()  # (taps, out, in)
+    h = torch.randn(rows + 2 * dilation, 4).double().requires_grad_()
+    expected = F.conv1d(h.t()[None], taps.permute(1, 2, 0), dilation=dilation)[0].t()
+    grad = torch.randn_like(expected)
+    expected_grads = torch.autograd.grad(expected, [h, taps], grad)
+
+    convolution = kind(taps.detach(), dilation)
+    out = torch.ones(rows, 5).double()
+    grad_h, grad_weight = torch.ones_like(h), torch.full_like(convolution.weight, float("nan"))
+    for first in range(0, rows, step):
+        convolution.add_to(out[first : first + step], h.detach(), first, scratch)
+        piece = grad[first : first + step]
+        convolution.backward(piece, h.detach(), first, grad_h, grad_weight, scratch)
+    torch.testing.assert_close(out - 1, expected.detach())
+    torch.testing.assert_close(grad_h - 1, expected_grads[0])
+    torch.testing.assert_close(convolution.taps_gradient(grad_weight), expected_grads[1])
+
+
+def test_float32_stays_as_exact_as_sums_of_such_a_length_are() -> None:
+    torch.manual_seed(0)
+    taps, h = torch.randn(3, 512, 256) / 28, torch.randn(1026, 256)
+    errors = []
+    exact = torch.zeros(1024, 512).double()
+    DirectConvolution(taps.double(), 1).add_to(exact, h.double(), 0, Scratch())
+    for kind in (DirectConvolution, WinogradConvolution):
+        out = torch.zeros(1024, 512)
+        kind(taps, 1).add_to(out, h, 0, Scratch())
+        errors.append(((out - exact).norm() / exact.norm()).item())
+    assert errors[0] < 1e-6 and errors[1] < 2e-6
