@@ -29,15 +29,20 @@ class ESPnetVocoderModel(AbsESPnetModel):
         self.dequantize = dequantize
 
     def forward(
-        self, speech: Tensor, speech_lengths: Tensor, feats: Tensor, feats_lengths: Tensor, **kwargs: object
+        self,
+        speech: Tensor,
+        feats: Tensor,
+        speech_lengths: Tensor | None = None,
+        feats_lengths: Tensor | None = None,
+        **kwargs: object,
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Compute the loss.
 
         Args:
             speech: Waveforms, amplitude in [-1, 1], shape (B, samples).
-            speech_lengths: Samples of each item, shape (B,).
             feats: Un-normalised features, shape (B, frames, n_mels).
-            feats_lengths: Frames of each item, shape (B,).
+            speech_lengths: Samples of each item, shape (B,); None: all items fill the tensors.
+            feats_lengths: Frames of each item, shape (B,); None: likewise.
             kwargs: ESPnet2 adds ``utt_id``.
 
         Returns:
@@ -53,7 +58,14 @@ class ESPnetVocoderModel(AbsESPnetModel):
         return force_gatherable((loss, stats, weight), loss.device)
 
     def collect_feats(
-        self, speech: Tensor, speech_lengths: Tensor, feats: Tensor, feats_lengths: Tensor, **kwargs: object
+        self,
+        speech: Tensor,
+        feats: Tensor,
+        speech_lengths: Tensor | None = None,
+        feats_lengths: Tensor | None = None,
+        **kwargs: object,
     ) -> dict[str, Tensor]:
         """Return what ``--collect_stats`` counts: the features as they are."""
+        if feats_lengths is None:
+            feats_lengths = torch.full((feats.shape[0],), feats.shape[1])
         return dict(feats=feats, feats_lengths=feats_lengths)

@@ -76,14 +76,18 @@ class SegmentCollate:
             examples: Pairs of id and ``speech`` (samples,), ``feats`` (frames, n_mels).
 
         Returns:
-            Ids; and ``speech`` (B, samples), ``speech_lengths`` (B,), ``feats`` (B, frames, n_mels), ``feats_lengths``.
+            Ids; and ``speech`` (B, samples), ``feats`` (B, frames, n_mels), and unless all are whole segments
+            ``speech_lengths`` (B,) and ``feats_lengths`` (B,): what is on a GPU then needn't be read to know that
+            nothing is padding.
         """
         pairs = [self._segment(uid, data["speech"], data["feats"]) for uid, data in examples]
-        batch = {}
+        batch, lengths = {}, {}
         for name, arrays in zip(("speech", "feats"), zip(*pairs, strict=True), strict=True):
             sequences = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
             batch[name] = torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True)
-            batch[f"{name}_lengths"] = torch.tensor([len(sequence) for sequence in sequences])
+            lengths[f"{name}_lengths"] = torch.tensor([len(sequence) for sequence in sequences])
+        if bool((lengths["speech_lengths"] != self.hop_length * batch["feats"].shape[1]).any()):
+            batch.update(lengths)
         return [uid for uid, _ in examples], batch
 
     def _segment(self, uid: str, speech: np.ndarray, feats: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -76,7 +76,8 @@ class WatchedBatches:
         seen = 0
         for number, batch in enumerate(self.batches, 1):
             ids += batch[0]
-            samples += int(batch[1]["speech_lengths"].sum()) * self.world_size
+            lengths = batch[1].get("speech_lengths")  # still on the CPU
+            samples += (batch[1]["speech"].numel() if lengths is None else int(lengths.sum())) * self.world_size
             yield batch
             # Here the loop asks for the next batch: it is done with this one.
             if number % self.options.accum_grad == 0:

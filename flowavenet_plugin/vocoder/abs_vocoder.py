@@ -67,15 +67,15 @@ class AbsVocoder(nn.Module, ABC):
 
     @abstractmethod
     def loss(
-        self, wav: Tensor, feats: Tensor, wav_lengths: Tensor, feats_lengths: Tensor
+        self, wav: Tensor, feats: Tensor, wav_lengths: Tensor | None, feats_lengths: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Compute the training loss.
 
         Args:
             wav: Waveforms, amplitude in [-1, 1], shape (B, samples).
             feats: Un-normalised features, shape (B, frames, n_mels).
-            wav_lengths: Samples of each item, shape (B,).
-            feats_lengths: Frames of each item, shape (B,).
+            wav_lengths: Samples of each item, shape (B,); None: all items fill the tensors, as segments do.
+            feats_lengths: Frames of each item, shape (B,); None: likewise.
 
         Returns:
             Loss, 0-dim; figures to report, 0-dim each; and the weight of both in averages over batches, 0-dim.

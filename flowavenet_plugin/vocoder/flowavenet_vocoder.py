@@ -98,7 +98,7 @@ class FloWaveNetVocoder(AbsVocoder):
         )
 
     def loss(
-        self, wav: Tensor, feats: Tensor, wav_lengths: Tensor, feats_lengths: Tensor
+        self, wav: Tensor, feats: Tensor, wav_lengths: Tensor | None, feats_lengths: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Return the negative log-likelihood per sample in nats, averaged over all samples of the batch.
 
@@ -110,14 +110,9 @@ class FloWaveNetVocoder(AbsVocoder):
         """
         self._need_weights("train or to score with")
         size = feats.shape[1] * self.hop_length
+        wav_lengths, whole = self._lengths(wav, feats, wav_lengths, feats_lengths)
         x = F.pad(wav, (0, size - wav.shape[1]))[:, None]  # (B, 1, frames * hop_length); a negative pad cuts
-        if wav_lengths.device.type == "cpu":
-            check_lengths(wav_lengths, feats_lengths, self.hop_length)
-            full = bool((wav_lengths == size).all())
-        else:  # reading them would wait for the GPU; padding reaches to the longest item's end
-            full = len(wav) == 1 and wav.shape[1] == size
-        wav_lengths = wav_lengths.to(wav.device)
-        lengths, cond, outer = None if full else wav_lengths, self.normalize(feats), 0.0
+        lengths, cond, outer = None if whole else wav_lengths, self.normalize(feats), 0.0
         if self.prediction is not None:
             x, outer = self.prediction(x[:, 0], feats, cond, lengths)
             x = x[:, None]
@@ -129,6 +124,22 @@ class FloWaveNetVocoder(AbsVocoder):
         loss = -(log_p + logdet)
         stats = dict(loss=loss, log_likelihood=-loss, log_p=log_p, logdet=logdet)
         return loss, {name: value.detach() for name, value in stats.items()}, count.to(loss.dtype)
+
+    def _lengths(
+        self, wav: Tensor, feats: Tensor, wav_lengths: Tensor | None, feats_lengths: Tensor | None
+    ) -> tuple[Tensor, bool]:
+        """Return the samples of each item, (B,), and whether there is no padding; nothing on a GPU is read for it."""
+        size = feats.shape[1] * self.hop_length
+        if wav_lengths is None:
+            if wav.shape[1] != size:
+                raise ValueError(
+                    f"{wav.shape[1]} samples don't fill {feats.shape[1]} frames of {self.hop_length} samples"
+                )
+            return torch.full((len(wav),), size, device=wav.device), True
+        if wav_lengths.device.type != "cpu":
+            return wav_lengths, False
+        check_lengths(wav_lengths, feats_lengths, self.hop_length)
+        return wav_lengths.to(wav.device), bool((wav_lengths == size).all())
 
     @torch.no_grad()
     def inference(

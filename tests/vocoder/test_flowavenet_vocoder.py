@@ -177,6 +177,8 @@ def test_waveform_that_does_not_fit_its_features(samples: int) -> None:
         samples = 23
     with pytest.raises(ValueError, match=rf"{samples} samples don't fit 3 frames of 12"):
         vocoder().log_likelihood(torch.zeros(samples).double(), torch.zeros(3, 5).double())
+    with pytest.raises(ValueError, match=rf"{samples} samples don't fill 3 frames of 12"):
+        vocoder().loss(torch.zeros(1, samples).double(), torch.zeros(1, 3, 5).double(), None, None)
 
 
 @pytest.mark.parametrize(
