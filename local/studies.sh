@@ -19,13 +19,17 @@ while [ $# -gt 0 ]; do
     [[ $1 != --*=* ]] || set -- "${1%%=*}" "${1#*=}" "${@:2}"
     case $1 in
         --help | -h) sed -n '2,/^set /s/^# \{0,1\}//p' "$0"; exec "${run}" --help ;;
-        --studies) studies=${2?"$0: option --studies needs a value"}; shift 2 ;;
-        --tag) tag=${2?"$0: option --tag needs a value"}; shift 2 ;;
         --train_config | --conf | --compare | --inference_tag)
             echo "$0: error: $1 is set here, for each study (see $0 --help)" >&2; exit 1 ;;
-        --expdir) expdir=${2?"$0: option --expdir needs a value"}; options+=("$1" "$2"); shift 2 ;;
-        *) options+=("$1"); shift ;;
     esac
+    [ $# -gt 1 ] || { echo "$0: error: option $1 needs a value (see $0 --help)" >&2; exit 1; }
+    case $1 in
+        --studies) studies=$2 ;;
+        --tag) tag=$2 ;;
+        --expdir) expdir=$2; options+=("$1" "$2") ;;
+        *) options+=("$1" "$2") ;;
+    esac
+    shift 2
 done
 for study in ${studies}; do
     [ -f "${root}/conf/tuning/train_flowavenet_${study}.yaml" ] || {

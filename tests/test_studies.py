@@ -54,7 +54,16 @@ def calls(recipe: Path) -> list[dict[str, str]]:
 
 
 def test_one_command_trains_all_and_compares_them(recipe: Path) -> None:
-    done = studies(recipe, "--ngpu", "0", "--expdir=myexp", "--stop_stage", "5", "--train_args", "--max_epoch 1")
+    done = studies(
+        recipe,
+        "--ngpu",
+        "0",
+        "--expdir=myexp",
+        "--stop_stage",
+        "5",
+        "--train_args",
+        "--vocoder_conf n_block=6 --max_epoch 1",
+    )
     assert done.returncode == 0, done.stderr
     found = calls(recipe)
     assert [call["--tag"] for call in found] == ["study_causal", "study_singlescale", "study_additive", "study_paper"]
@@ -62,7 +71,11 @@ def test_one_command_trains_all_and_compares_them(recipe: Path) -> None:
         name = call["--tag"].removeprefix("study_")
         config = "train_flowavenet.yaml" if name == "paper" else f"tuning/train_flowavenet_{name}.yaml"
         assert call["--train_config"] == str(recipe / "conf" / config)
-        assert (call["--ngpu"], call["--stop_stage"], call["--train_args"]) == ("0", "4", "--max_epoch 1")
+        assert (call["--ngpu"], call["--stop_stage"], call["--train_args"]) == (
+            "0",
+            "4",
+            "--vocoder_conf n_block=6 --max_epoch 1",
+        )
         assert ("--skip_data_prep" in call) == (name != "causal")
         assert ("--compare" in call) == (name == "paper")
     tag = found[0]["--inference_tag"]

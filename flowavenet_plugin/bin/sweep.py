@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import shutil
 import sys
 from collections.abc import Sequence
@@ -100,8 +101,9 @@ def sweep(args: argparse.Namespace, command: Sequence[str]) -> str:
     from flowavenet_plugin.evaluation.report import results_markdown
     from flowavenet_plugin.evaluation.table import Column, Row, markdown
 
-    if min(args.temperatures) < 0:
-        raise ValueError(f"--temperatures: {min(args.temperatures)}, at least 0 is wanted")
+    bad = [temperature for temperature in args.temperatures if not 0 <= temperature < math.inf]
+    if bad:
+        raise ValueError(f"--temperatures: {bad[0]}, a number of at least 0 is wanted")
     args.experiment = args.experiment or args.model_file.parent
     temperatures, results = sorted(set(args.temperatures)), {}
     for dataset in args.sets:

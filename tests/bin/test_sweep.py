@@ -78,6 +78,7 @@ def test_sound_is_kept_until_the_weights_change(done: Path) -> None:
     assert wav.stat().st_mtime_ns > before
 
 
-def test_a_negative_temperature_is_refused(done: Path) -> None:
-    with pytest.raises(SystemExit, match="sweep: error: --temperatures: -0.5, at least 0"):
-        run(done, "--temperatures", "-0.5")
+@pytest.mark.parametrize("bad", ["-0.5", "nan", "inf"])
+def test_a_temperature_that_is_none_is_refused(done: Path, bad: str) -> None:
+    with pytest.raises(SystemExit, match=f"sweep: error: --temperatures: {bad}, a number of at least 0"):
+        run(done, "--temperatures", "0.5", bad)

@@ -10,6 +10,7 @@ import json
 import re
 import shlex
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +21,9 @@ import torch
 from flowavenet_plugin.data.scp import read_scp, write_scp
 from scoring_case import FS, UTTS, Case
 
-pytest.importorskip("versa.scorer_shared", reason="VERSA isn't installed (it wants an environment of its own)")
+pytestmark = pytest.mark.skipif(
+    find_spec("versa") is None, reason="VERSA isn't installed (it wants an environment of its own)"
+)
 
 
 class StandIns:
@@ -81,5 +84,6 @@ def test_versas_scorer_takes_the_files_and_its_results_are_merged(
 
 @pytest.fixture
 def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
-    monkeypatch.chdir(tmp_path)  # VERSA makes a folder for what it fetches
+    monkeypatch.chdir(tmp_path)  # VERSA makes folders for what it fetches and compiles
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     return Case(tmp_path, monkeypatch)

@@ -216,6 +216,16 @@ def test_more_noise_is_worse_in_every_metric(clip: np.ndarray) -> None:
         assert worse[entry.name] > better[entry.name], entry.name
 
 
+def test_synthesised_silence_is_scored_where_that_is_defined(clip: np.ndarray) -> None:
+    """A vocoder that fell silent is bad, not an error."""
+    usable, _ = usable_metrics(FS)
+    values = score(Speech(clip, FS), Speech(np.zeros_like(clip), FS), usable)
+    assert values["log_mel"] > 20 and values["lsd"] > 10
+    assert math.isnan(values.get("pesq", math.nan))
+    if "mcd" in values:
+        assert math.isfinite(values["mcd"]) and math.isnan(values["log_f0_rmse"])
+
+
 def test_the_longer_recording_is_cut(clip: np.ndarray) -> None:
     usable, _ = usable_metrics(FS)
     longer = np.concatenate([clip, np.ones(200, dtype=np.float32)])
