@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from flowavenet_plugin.evaluation.table import Column
 
 
-#: Columns that only the model which synthesised can have.
-_OF_THE_MODEL = ("log_likelihood", "log_likelihood_bits", "rtf")
+_LIKELIHOODS = ("log_likelihood", "log_likelihood_bits")
 
 
 class System(NamedTuple):
@@ -123,27 +122,37 @@ def _file_of(folder: Path, utt: str) -> Path | None:
 
 
 def model_columns(system: System, natural: Mapping[str, str]) -> list[Column]:
-    """Likelihoods and real-time factors of another experiment's decoding, as its own scoring left them.
+    """Likelihoods and real-time factors of another model's decoding, as its own scoring and stage 3 left them.
 
     Args:
         system: From :func:`find_system`; only a folder ``<experiment>/<inference tag>/<set>`` can have some.
         natural: Utterance id -> file of natural speech.
 
     Returns:
-        Columns of these utterances; none if the folder wasn't scored, or, with a warning, if it was scored against
-        other natural speech: likelihoods of other audio can't be compared.
+        Columns of these utterances, as far as there are any.
 
     Raises:
-        ValueError: If its scores.json is damaged.
+        ValueError: If a file is damaged.
     """
     from flowavenet_plugin.evaluation.table import Column
 
+    columns, factors = _likelihoods_of(system, natural), system.source / "utt2rtf"
+    if factors.is_file():
+        values = read_real_time_factors(factors, system.wavs, system.source, more=True)
+        columns.append(Column("rtf", "real-time factor", False, values))
+    return columns
+
+
+def _likelihoods_of(system: System, natural: Mapping[str, str]) -> list[Column]:
+    """Columns of its scores.json; none, with a warning, if that's of other speech: that couldn't be compared."""
+    from flowavenet_plugin.evaluation.table import Column
+
     path = system.source / "scoring" / "scores.json"
-    if not system.name or not path.is_file():
+    if not path.is_file():
         return []
     try:
         scores = json.loads(path.read_text(encoding="utf-8"))
-        columns = [Column(**column) for column in scores["systems"][0]["columns"] if column["name"] in _OF_THE_MODEL]
+        columns = [Column(**column) for column in scores["systems"][0]["columns"] if column["name"] in _LIKELIHOODS]
         others = [utt for utt in natural if Path(natural[utt]).absolute() != Path(scores["natural"].get(utt, ""))]
     except (ValueError, TypeError, KeyError, IndexError) as error:
         raise ValueError(f"--compare {system.name}: {path} is not of evaluate: {error!r}") from None
@@ -245,8 +254,14 @@ def make_columns(metrics: Sequence[Metric], values: Mapping[str, Mapping[str, fl
     return columns
 
 
-def read_real_time_factors(path: Path, wavs: Mapping[str, str], gen_scp: Path) -> dict[str, float]:
+def read_real_time_factors(path: Path, wavs: Mapping[str, str], gen_scp: Path, more: bool = False) -> dict[str, float]:
     """Real-time factors of the synthesised speech; a synthesis that was killed may have left some out.
+
+    Args:
+        path: utt2rtf.
+        wavs: Utterance id -> file.
+        gen_scp: Where that is from, for messages.
+        more: The file may have other utterances, too; they are left out.
 
     Raises:
         ValueError: If there is one of an unknown utterance, or a value is no finite number.
@@ -256,6 +271,8 @@ def read_real_time_factors(path: Path, wavs: Mapping[str, str], gen_scp: Path) -
     factors = {}
     for utt, value in read_scp(path).items():
         if utt not in wavs:
+            if more:
+                continue
             raise ValueError(f"{utt}: '{value}' in {path}, but {gen_scp} has no such utterance")
         try:
             factors[utt] = float(value)

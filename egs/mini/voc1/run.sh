@@ -10,6 +10,7 @@ options=(
     --recipe_dir "${PWD}"
     --stage 0
     --ngpu 0
+    --temperatures "0.5 1"
     --nj 2
     --inference_nj 2
     --train_config conf/train_flowavenet_mini.yaml
