@@ -51,6 +51,7 @@ tts_dir=             # decode this run of ESPnet2's tts_inference, exp/tts_x/dec
 tts_stats=           # feats_stats.npz of the TTS model, where its runs hold normalised features only
 # --- Scoring
 compare=             # other systems for the tables: "name=path name2=path2", each a wav.scp or a folder of wavs or sets
+trained_model=       # a model that is there already, "name=weights, folder or zip": speaks before training, joins the tables
 griffin_lim=true     # compare with Griffin-Lim, synthesised from the same features
 temperatures=        # decode and score at these temperatures as well, in quotes, e.g. "0.0 0.2 0.4 0.6 0.8 1.0"
 # --- The same by the names of ParallelWaveGAN
@@ -82,6 +83,8 @@ check_options() {
     [[ ${feats_extract} =~ ^(fbank|original)$ ]] || die "--feats_extract is fbank or original, not '${feats_extract}'"
     [[ ${gpu_inference} =~ ^(true|false|auto)$ ]] || die "--gpu_inference is true, false or auto, not '${gpu_inference}'"
     [[ ${griffin_lim} =~ ^(true|false)$ ]] || die "--griffin_lim is true or false, not '${griffin_lim}'"
+    [[ -z ${trained_model} || ( ${trained_model} =~ ^[A-Za-z0-9_.-]+=. && -e ${trained_model#*=} ) ]] \
+        || die "--trained_model takes name=path of a model that is there, not '${trained_model}'"
     [ -z "${resume}" ] || [ -f "${resume}" ] || die "--resume ${resume}: no such file"
     if [ "${num_nodes}" -gt 1 ] && [[ ${cuda_cmd} == run.pl* || ${cuda_cmd} == stdout.pl* ]]; then
         die "--num_nodes ${num_nodes} needs a queue, but cmd_backend is '${cmd_backend}': see cmd.sh"
@@ -183,6 +186,18 @@ decode() {
     done
 }
 
+# The model of --trained_model, with the held-out clips: what it says is there before any training.
+speak_first() {
+    local name out model_file=${trained_model#*=} inference_args="--temperature none" # the model's own
+    for name in ${decode_sets}; do
+        out=${expdir}/${trained_model%%=*}/${name}
+        log "Speech of ${name} by ${model_file}, writes ${out}/wav"
+        forget_old_audio "${dumpdir}/${feats_extract}/${name}/feats_extract.yaml" "${out}"
+        synthesise "${out}" "${dumpdir}/${feats_extract}/${name}/feats.scp" --scp "${dumpdir}/${feats_extract}/${name}/feats.scp"
+        find "${PWD}/${out}/wav" -name '*.wav' | sort
+    done
+}
+
 decode_tts() {
     local list run out
     [ -d "${tts_dir}" ] || die "--tts_dir ${tts_dir}: no such folder in ${PWD}"
@@ -208,7 +223,7 @@ score() {
         [ ! -e "${voc_exp}/train.log" ] || options+=(--train_log "${voc_exp}/train.log")
         [ ! -e "data/${name}/text" ] || options+=(--text "data/${name}/text")
         ! "${griffin_lim}" || options+=(--griffin_lim)
-        for pair in ${compare}; do options+=(--compare "${pair}"); done
+        for pair in ${compare} ${trained_model:+"${trained_model%%=*}=${expdir}/${trained_model%%=*}"}; do options+=(--compare "${pair}"); done
         # shellcheck disable=SC2086
         ${inference_cmd} "${out}/scoring/evaluate.log" ${python} -m flowavenet_plugin.bin.evaluate \
             --ref_scp "${dumpdir}/${feats_extract}/${name}/wav.scp" --gen_scp "${out}/wav/wav.scp" \
@@ -284,6 +299,7 @@ if ! "${skip_data_prep}"; then
         if [ -n "${gta_dir}" ]; then align_generated; fi
     fi
 fi
+if [ -n "${trained_model}" ] && { runs 1 || runs 3; } && [ -z "${tts_dir}" ]; then speak_first; fi
 if runs 2 && ! "${skip_train}"; then train; fi
 
 if runs 3 || runs 4 || runs 5; then
