@@ -8,7 +8,7 @@ from typing import Any
 import librosa
 import numpy as np
 
-ITERATIONS = 32
+ITERATIONS = 64
 
 
 class GriffinLim:

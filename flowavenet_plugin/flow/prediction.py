@@ -31,12 +31,12 @@ class Filters(NamedTuple):
 
     Attributes:
         weights: Weights of the sample ``order`` before, ..., of the sample itself, shape (N, order + 1).
-        factor: Cholesky factor of the covariance of ``order`` samples, for samples that have none before them, shape
-            (N, order, order).
+        correlation: Covariance of samples that are 0, ..., order - 1 samples apart, for the first samples of all, which
+            have none before them, shape (N, order).
     """
 
     weights: Tensor
-    factor: Tensor
+    correlation: Tensor
 
 
 class LinearPrediction(nn.Module):
@@ -112,7 +112,7 @@ class LinearPrediction(nn.Module):
         blocks = F.pad(x, (order, 0)).unfold(1, self.block + order, self.block)  # (B, N, block + order)
         residual = torch.einsum("bntk,bnk->bnt", blocks.unfold(2, order + 1, 1), weights.to(x)).reshape(batch, size)
         log_gain = -weights[:, :, -1:].log().expand(-1, -1, self.block).reshape(batch, size)
-        first = filters.factor.view(batch, -1, order, order)[:, 0]
+        first = _cholesky(filters.correlation.view(batch, -1, order)[:, 0])
         start = torch.linalg.solve_triangular(first, x[:, :order, None].to(first), upper=False)[:, :, 0]
         residual = torch.cat([start.to(x), residual[:, order:]], dim=1)
         log_gain = torch.cat([first.diagonal(dim1=1, dim2=2).log(), log_gain[:, order:]], dim=1)
@@ -155,16 +155,17 @@ class LinearPrediction(nn.Module):
             return self._whitening(power)
 
     def _whitening(self, power: Tensor) -> Filters:
-        """Solve for the filters of power spectra (N, BINS): the last row of the inverse Cholesky factor whitens."""
-        size = self.order + 1
-        correlation = torch.fft.irfft(power, dim=1)[:, :size]
-        lags = torch.arange(size, device=power.device)
-        covariance = correlation[:, (lags[:, None] - lags).abs()]
-        covariance = covariance + RIDGE * correlation[:, :1, None] * torch.eye(size).to(covariance)
-        factor = torch.linalg.cholesky(covariance)
-        last = torch.eye(size).to(factor)[:, -1:].expand(len(factor), -1, -1)
-        weights = torch.linalg.solve_triangular(factor.mT, last, upper=True)[:, :, 0]
-        return Filters(weights, factor[:, :-1, :-1])
+        """Solve for the filters of power spectra (N, BINS) by Levinson's recursion."""
+        correlation = torch.fft.irfft(power, dim=1)[:, : self.order + 1]
+        correlation = torch.cat([correlation[:, :1] * (1 + RIDGE), correlation[:, 1:]], dim=1)
+        taps, error = correlation[:, :0], correlation[:, 0]
+        for known in range(self.order):
+            missed = correlation[:, known + 1] - (taps * correlation[:, 1 : known + 1].flip(1)).sum(dim=1)
+            reflection = (missed / error)[:, None]
+            taps = torch.cat([taps - reflection * taps.flip(1), reflection], dim=1)
+            error = error * (1 - reflection[:, 0].square())
+        weights = torch.cat([-taps.flip(1), torch.ones_like(taps[:, :1])], dim=1)
+        return Filters(weights * error.rsqrt()[:, None], correlation[:, :-1])
 
     def _all_filters(self, feats: Tensor, cond: Tensor, lengths: Tensor | None) -> Filters:
         """Compute the filters of whole utterances, in the order of (B, frames, blocks)."""
@@ -190,31 +191,44 @@ class LinearPrediction(nn.Module):
         pieces = []
         for first in range(0, residual.shape[1], SOLVED_BLOCKS):
             part = slice(first, first + SOLVED_BLOCKS)
-            weights = filters.weights[:, part]
-            start = filters.factor[:, 0] if past is None else None
-            own, carried = self._responses(residual[:, part].to(weights), weights, start)
-            past = own.new_zeros(len(own), self.order) if past is None else past
+            blocks, by_lag = residual[:, part].to(filters.weights), filters.weights[:, part].flip(-1)
+            if past is None:
+                wav = self._first_block(blocks[:, 0], by_lag[:, 0], filters.correlation[:, 0])
+                pieces.append(wav)
+                past, blocks, by_lag = wav[:, -self.order :], blocks[:, 1:], by_lag[:, 1:]
+            response, carry = self._responses(by_lag)
+            own = (response @ blocks[..., None])[..., 0]
             for block in range(own.shape[1]):
-                wav = torch.baddbmm(own[:, block, :, None], carried[:, block], past[:, :, None])[:, :, 0]
+                carried = response[:, block, :, : self.order] @ (carry[:, block] @ past[:, :, None])
+                wav = own[:, block] - carried[:, :, 0]
                 past = wav[:, -self.order :]
                 pieces.append(wav)
         return torch.cat(pieces, dim=1).to(residual), past
 
-    def _responses(self, residual: Tensor, weights: Tensor, start: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return what blocks answer to their residual, (B, N, block), and to the past, (B, N, block, order)."""
+    def _responses(self, by_lag: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what a block answers to its residual, and what the past adds to the residual of its first samples.
+
+        Args:
+            by_lag: Weights of the sample itself, of the one before, ..., shape (B, N, order + 1).
+
+        Returns:
+            Matrices, shape (B, N, block, block) and (B, N, order, order).
+        """
         order, size = self.order, self.block
-        padded = F.pad(weights.flip(-1), (0, size))  # by lag; 0 beyond the order
-        rows = torch.arange(size, device=weights.device)
-        lags = rows[:, None] - rows
-        matrix = padded[..., lags.clamp(min=0)] * (lags >= 0)
-        past_lags = rows[:, None] + order - torch.arange(order, device=weights.device)
-        past = -padded[..., past_lags]
-        right = torch.cat([residual[..., None], past], dim=-1)
-        if start is not None:  # the first samples of all are correlated as the spectrum says, and have no past
-            matrix[:, 0, :order] = torch.eye(order, size).to(matrix)
-            right[:, 0, :order, 0] = (start @ residual[:, 0, :order, None])[:, :, 0]
-        solved = torch.linalg.solve_triangular(matrix, right, upper=False)
-        return solved[..., 0], solved[..., 1:]
+        padded = F.pad(by_lag, (0, size))  # 0 beyond the order
+        impulse = torch.eye(size).to(by_lag)[:, :1].expand(*by_lag.shape[:2], -1, -1)
+        answer = torch.linalg.solve_triangular(_toeplitz(padded, size), impulse, upper=False)[..., 0]
+        rows, columns = torch.arange(order, device=by_lag.device)[:, None], torch.arange(order, device=by_lag.device)
+        return _toeplitz(answer, size), padded[..., rows + order - columns]
+
+    def _first_block(self, residual: Tensor, by_lag: Tensor, correlation: Tensor) -> Tensor:
+        """Undo the filter where nothing was before: the first samples are correlated as the spectrum says."""
+        order, size = self.order, self.block
+        matrix = _toeplitz(F.pad(by_lag, (0, size)), size)
+        matrix[:, :order] = torch.eye(order, size).to(matrix)
+        start = _cholesky(correlation) @ residual[:, :order, None]
+        right = torch.cat([start, residual[:, order:, None]], dim=1)
+        return torch.linalg.solve_triangular(matrix, right, upper=False)[:, :, 0]
 
 
 class PredictionSession:
@@ -276,3 +290,16 @@ def _interpolation(fs: int, n_mels: int, mel_range: tuple[float, float]) -> Tens
 def _slaney(hertz: Tensor) -> Tensor:
     """Slaney's mel scale: linear to 1000 Hz, then logarithmic."""
     return torch.where(hertz < 1000, hertz * 3 / 200, 15 + (hertz.clamp(min=1) / 1000).log() * 27 / math.log(6.4))
+
+
+def _cholesky(correlation: Tensor) -> Tensor:
+    """Cholesky factor of the covariance of samples whose correlation is (B, n), shape (B, n, n)."""
+    places = torch.arange(correlation.shape[1], device=correlation.device)
+    return torch.linalg.cholesky(correlation[:, (places[:, None] - places).abs()])
+
+
+def _toeplitz(column: Tensor, size: int) -> Tensor:
+    """Lower triangular matrices whose first columns begin like (..., n), shape (..., size, size)."""
+    places = torch.arange(size, device=column.device)
+    lags = places[:, None] - places
+    return column[..., lags.clamp(min=0)] * (lags >= 0)
