@@ -142,7 +142,8 @@ def get_arguments() -> argparse.ArgumentParser:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a minute on two cores: fewer, smaller batches")
-    parser.add_argument("--config", type=Path, default=ROOT / "conf/train_flowavenet_small.yaml", help="of a training")
+    config = ROOT / "conf/train_flowavenet_quarter.yaml"
+    parser.add_argument("--config", type=Path, default=config, help="of a training")
     parser.add_argument("--batch_size", type=int, default=8, help="segments per batch")
     parser.add_argument("--batches", type=int, default=60, help="batches per measurement")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each kind, in turn; the median counts")

@@ -48,7 +48,8 @@ class FlowStep(nn.Module):
 class FlowBlock(nn.Module):
     """Flow steps on squeezed audio; in a multi-scale model some blocks end with a split.
 
-    Steps swap the halves of the conditioning as they swap those of the audio: step i reads conditioning half i % 2.
+    Steps swap the halves of squeezed conditioning as they swap those of the audio: step i reads conditioning half
+    i % 2. Conditioning that is made for the block is read whole by each step.
     """
 
     def __init__(
@@ -60,18 +61,20 @@ class FlowBlock(nn.Module):
         split: bool,
         n_layer: int,
         reversible: bool = True,
+        cond_halves: bool = True,
         **wavenet: int | bool,
     ) -> None:
         """Build the block.
 
         Args:
             channels: Channels of the squeezed audio.
-            cond_channels: Channels of the squeezed conditioning.
+            cond_channels: Channels of the conditioning.
             n_flow: Number of flow steps.
             affine: Affine couplings, else additive.
             split: End with a :class:`GaussianSplit`.
             n_layer: Layers of each coupling's WaveNet.
             reversible: Rebuild activations in the backward pass instead of keeping them.
+            cond_halves: Steps read halves of the conditioning, in turns; else all of it.
             wavenet: Further options of every WaveNet.
 
         Raises:
@@ -80,16 +83,19 @@ class FlowBlock(nn.Module):
         super().__init__()
         if n_flow < 1:
             raise ValueError(f"n_flow must be at least 1, not {n_flow}")
-        half = cond_channels // 2
-        self.reversible = reversible
+        read = cond_channels // 2 if cond_halves else cond_channels
+        self.reversible, self.cond_halves = reversible, cond_halves
         self._memory = Memory()
-        self.steps = nn.ModuleList(FlowStep(channels, half, affine, n_layer=n_layer, **wavenet) for _ in range(n_flow))
+        self.steps = nn.ModuleList(FlowStep(channels, read, affine, n_layer=n_layer, **wavenet) for _ in range(n_flow))
         wavenet = dict(n_layer=PRIOR_LAYERS, reversible=reversible, **wavenet)
         self.split = GaussianSplit(channels, cond_channels, **wavenet) if split else None
 
     def orient(self, x: Tensor | None) -> Tensor | None:
-        """Swap halves of conditioning or mask as the steps do: what follows the block sees them so."""
+        """Swap halves of squeezed conditioning or mask as the steps do: what follows the block sees them so."""
         return swap(x) if x is not None and len(self.steps) % 2 else x
+
+    def _split_cond(self, cond: Tensor) -> Tensor:
+        return self.orient(cond) if self.cond_halves else cond
 
     def forward(self, x: Tensor, cond: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map x (B, C, T) to z, with log|det dz/dx| (B,) in nats; z's mask and conditioning are oriented."""
@@ -98,7 +104,7 @@ class FlowBlock(nn.Module):
     def forward_shared(
         self, x: Tensor, cond: Tensor, order: Tensor | None, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Run :meth:`forward` with the conditioning that all blocks share; nothing of its size is kept.
+        """Run :meth:`forward` with conditioning that blocks may share; nothing of its size is kept.
 
         Args:
             x: Squeezed audio, shape (B, C, T).
@@ -116,13 +122,14 @@ class FlowBlock(nn.Module):
         x, logdet = run_chain(chain, x, cond, mask, parameters)
         if self.split is not None:
             squeezed = chain.squeezed(cond, x.shape[2])
-            x, split_logdet = self.split(x, self.orient(squeezed), self.orient(mask))
+            x, split_logdet = self.split(x, self._split_cond(squeezed), self.orient(mask))
             logdet = logdet + split_logdet
         return x, logdet
 
     def _plan(self) -> list[Step]:
         couplings = [step.coupling for step in self.steps]
-        return [Step(coupling.kind, coupling.net.shape, i % 2) for i, coupling in enumerate(couplings)]
+        halves = [i % 2 if self.cond_halves else None for i in range(len(couplings))]
+        return [Step(c.kind, c.net.shape, half) for c, half in zip(couplings, halves, strict=True)]
 
     @torch.no_grad()
     def _start(self, x: Tensor, cond: Tensor, mask: Tensor | None) -> None:
@@ -133,12 +140,12 @@ class FlowBlock(nn.Module):
     def inverse(self, z: Tensor, cond: Tensor, mask: Tensor | None = None) -> Tensor:
         """Map z (B, C, T) to x; ``cond`` and ``mask`` are those given to :meth:`forward`."""
         if self.split is not None:
-            z = self.split.inverse(z, self.orient(cond), self.orient(mask))
+            z = self.split.inverse(z, self._split_cond(cond), self.orient(mask))
         for step, step_cond, step_mask in reversed(self._steps(cond, mask)):
             z = step.inverse(z, step_cond, step_mask)
         return z
 
     def _steps(self, cond: Tensor, mask: Tensor | None) -> list[tuple[nn.Module, Tensor, Tensor | None]]:
-        conds = cond.chunk(2, dim=1)
+        conds = cond.chunk(2, dim=1) if self.cond_halves else (cond, cond)
         masks = (mask, None if mask is None else swap(mask))
         return [(step, conds[i % 2], masks[i % 2]) for i, step in enumerate(self.steps)]

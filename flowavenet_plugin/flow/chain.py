@@ -45,8 +45,7 @@ class Chain:
 
     def squeezed(self, cond: Tensor, columns: int) -> Tensor:
         """Turn the shared conditioning into (B, D, columns)."""
-        cond = cond.reshape(cond.shape[0], columns, -1)
-        return (cond if self.order is None else cond.index_select(2, self.order)).transpose(1, 2)
+        return squeezed(cond, self.order, columns)
 
     def shared(self, grad: Tensor, shape: torch.Size) -> Tensor:
         """Undo :meth:`squeezed`."""
@@ -58,6 +57,12 @@ class Chain:
         sizes = [step.n_parameters for step in self.steps]
         ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
         return [list(parameters[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
+
+
+def squeezed(cond: Tensor, order: Tensor | None, columns: int) -> Tensor:
+    """Turn the shared conditioning (B, T * n, D / n) into (B, D, columns); ``order`` as in :class:`Chain`."""
+    cond = cond.reshape(cond.shape[0], columns, -1)
+    return (cond if order is None else cond.index_select(2, order)).transpose(1, 2)
 
 
 @torch.compiler.disable

@@ -13,8 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowavenet_plugin.flow.block import FlowBlock
+from flowavenet_plugin.flow.chain import squeezed
+from flowavenet_plugin.flow.conditioner import BlockConditioner
 from flowavenet_plugin.flow.transforms import squeeze, unsqueeze
 from flowavenet_plugin.flow.upsample import ConditionUpsampler, length_mask
+
+#: A block's conditioning, and its order, as in :class:`~flowavenet_plugin.flow.chain.Chain`.
+BlockCond = tuple[Tensor, Tensor | None]
 
 
 class FloWaveNet(nn.Module):
@@ -34,22 +39,26 @@ class FloWaveNet(nn.Module):
         self,
         n_mels: int = 80,
         n_block: int = 8,
-        n_flow: int = 6,
-        n_layer: int = 2,
-        filter_size: int = 256,
+        n_flow: int | Sequence[int] = 6,
+        n_layer: int | Sequence[int] = 2,
+        filter_size: int | Sequence[int] = 256,
         kernel_size: int = 3,
         block_per_split: int = 4,
         affine: bool = True,
         causal: bool = False,
         upsample_scales: Sequence[int] = (16, 16),
         reversible: bool = True,
+        first_squeeze: int = 2,
+        cond_channels: int | Sequence[int] = 0,
+        cond_filter_size: int = 256,
+        cond_n_layer: int = 2,
     ) -> None:
         """Build the network.
 
         Args:
             n_mels: Mel bands of the conditioning.
             n_block: Context blocks; each halves the rate, so that they see ever longer contexts.
-            n_flow: Flow steps per block.
+            n_flow: Flow steps per block; of each block, if there are several numbers, as for the next two.
             n_layer: Dilated layers of a coupling's WaveNet.
             filter_size: Channels of the WaveNets.
             kernel_size: Taps of their dilated convolutions.
@@ -60,6 +69,12 @@ class FloWaveNet(nn.Module):
             upsample_scales: Factors of the conditioning's upsampling; their product is the hop length in samples.
             reversible: The backward pass rebuilds activations from the outputs of blocks: memory doesn't grow with
                 ``n_flow`` nor ``n_layer``. False: activations are kept, which takes less time.
+            first_squeeze: Samples that a column of the first block holds, a power of two.
+            cond_channels: Channels of the conditioning that a :class:`~.conditioner.BlockConditioner` makes for each
+                block, for all or of each. 0: the paper's, upsampled to the sampling rate and squeezed like audio; else
+                of ``upsample_scales`` only the product counts.
+            cond_filter_size: Hidden channels of that network.
+            cond_n_layer: Its residual layers.
 
         Raises:
             ValueError: If a size is out of range.
@@ -70,25 +85,34 @@ class FloWaveNet(nn.Module):
                 f"n_block and block_per_split must be at least 1, not n_block={n_block}, "
                 f"block_per_split={block_per_split}"
             )
+        if first_squeeze < 2 or first_squeeze & (first_squeeze - 1):
+            raise ValueError(f"first_squeeze must be a power of two from 2, not {first_squeeze}")
         self.n_mels = n_mels
-        self.upsampler = ConditionUpsampler(upsample_scales)
-        block = dict(
-            n_flow=n_flow,
-            affine=affine,
-            n_layer=n_layer,
-            reversible=reversible,
-            filter_size=filter_size,
-            kernel_size=kernel_size,
-            causal=causal,
-        )
+        first = first_squeeze.bit_length() - 1
+        #: Of each block: its columns are 2**level samples.
+        self.levels = list(range(first, first + n_block))
+        conds = _each("cond_channels", cond_channels, n_block)
+        self.upsampler: ConditionUpsampler | BlockConditioner = ConditionUpsampler(upsample_scales)
+        shared = cond_channels == 0
+        if not shared:
+            hop = self.upsampler.hop_length
+            self.upsampler = BlockConditioner(n_mels, hop, self.levels, conds, cond_filter_size, cond_n_layer)
+        sizes = [_each("n_flow", n_flow, n_block), _each("n_layer", n_layer, n_block)]
+        sizes.append(_each("filter_size", filter_size, n_block))
+        wavenet = dict(kernel_size=kernel_size, causal=causal)
         self.blocks = nn.ModuleList()
-        channels, cond_channels = 1, n_mels
-        for i in range(1, n_block + 1):
-            split = i % block_per_split == 0 and i < n_block
-            channels, cond_channels = 2 * channels, 2 * cond_channels
-            self.blocks.append(FlowBlock(channels, cond_channels, split=split, **block))
+        channels = 1
+        for i, (flows, layers, width) in enumerate(zip(*sizes, strict=True)):
+            split = (i + 1) % block_per_split == 0 and i + 1 < n_block
+            channels *= 2 ** self._squeezes(i)
+            cond = n_mels * 2 ** self.levels[i] if shared else conds[i]
+            own = dict(n_flow=flows, n_layer=layers, filter_size=width, cond_halves=shared, **wavenet)
+            self.blocks.append(FlowBlock(channels, cond, affine=affine, split=split, reversible=reversible, **own))
             channels = channels // 2 if split else channels
         self._orders: dict[torch.device, list[Tensor]] = {}
+
+    def _squeezes(self, index: int) -> int:
+        return 1 if index else self.levels[0]
 
     @property
     def hop_length(self) -> int:
@@ -98,16 +122,16 @@ class FloWaveNet(nn.Module):
     @property
     def column(self) -> int:
         """Samples that the last block sees as one column: lengths are padded to multiples of it, inside."""
-        return 2 ** len(self.blocks)
+        return 2 ** self.levels[-1]
 
     @property
     def receptive_field(self) -> int:
         """Samples on each side (causal: in the past, and less than one column ahead) that a value may depend on."""
         reach = self.column - 1
-        for i, block in enumerate(self.blocks, 1):
+        for level, block in zip(self.levels, self.blocks, strict=True):
             columns = sum(step.coupling.net.reach for step in block.steps)
             columns += block.split.prior.reach if block.split is not None else 0
-            reach += columns * 2**i
+            reach += columns * 2**level
         return reach
 
     def forward(self, x: Tensor, cond: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -127,23 +151,22 @@ class FloWaveNet(nn.Module):
             ValueError: If shapes don't fit each other or the model.
         """
         size = self._check(x, cond)
-        x, cond, mask = self._prepare(x, cond, lengths)
-        cond = cond.transpose(1, 2).contiguous()
+        x, conds, mask = self._prepare(x, cond, lengths)
         logdet = x.new_zeros(x.shape[0])
         leaves = []
-        for block, order in zip(self.blocks, self._cond_orders(x.device), strict=True):
-            x = squeeze(x)
-            mask = None if mask is None else squeeze(mask)
-            x, block_logdet = block.forward_shared(x, cond, order, mask)
+        for i, (block, (block_cond, order)) in enumerate(zip(self.blocks, conds, strict=True)):
+            x = squeeze(x, self._squeezes(i))
+            mask = None if mask is None else squeeze(mask, self._squeezes(i))
+            x, block_logdet = block.forward_shared(x, block_cond, order, mask)
             logdet = logdet + block_logdet
             mask = block.orient(mask)
             if block.split is not None:
                 x, leaf = x.chunk(2, dim=1)
                 leaves.append(leaf)
                 mask = None if mask is None else mask.chunk(2, dim=1)[0]
-        for block in reversed(self.blocks):
+        for i, block in reversed(list(enumerate(self.blocks))):
             x = torch.cat([x, leaves.pop()], dim=1) if block.split is not None else x
-            x = unsqueeze(block.orient(x))  # each value of the noise where the sample was that it came from
+            x = unsqueeze(block.orient(x), self._squeezes(i))  # each value where the sample was that it came from
         return x[:, :, :size], logdet
 
     def inverse(self, noise: Tensor, cond: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -161,22 +184,22 @@ class FloWaveNet(nn.Module):
             ValueError: If shapes don't fit each other or the model.
         """
         size = self._check(noise, cond)
-        x, cond, mask = self._prepare(noise, cond, lengths)
-        views = []  # what each block's forward pass gets besides x
+        x, conds, mask = self._prepare(noise, cond, lengths)
+        masks = []  # of each block's forward pass
         leaves = []
-        for block in self.blocks:
-            x, cond = squeeze(x), squeeze(cond)
-            mask = None if mask is None else squeeze(mask)
-            views.append((cond, mask))
-            x, cond, mask = block.orient(x), block.orient(cond), block.orient(mask)
+        for i, block in enumerate(self.blocks):
+            x = block.orient(squeeze(x, self._squeezes(i)))
+            masks.append(None if mask is None else squeeze(mask, self._squeezes(i)))
+            mask = block.orient(masks[-1])
             if block.split is not None:
                 x, leaf = x.chunk(2, dim=1)
                 leaves.append(leaf)
                 mask = None if mask is None else mask.chunk(2, dim=1)[0]
-        for block in reversed(self.blocks):
+        for i, block in reversed(list(enumerate(self.blocks))):
             if block.split is not None:
                 x = torch.cat([x, leaves.pop()], dim=1)
-            x = unsqueeze(block.inverse(x, *views.pop()))
+            block_cond = squeezed(*conds.pop(), x.shape[2])
+            x = unsqueeze(block.inverse(x, block_cond, masks.pop()), self._squeezes(i))
         return x[:, :, :size]
 
     def log_likelihood(self, x: Tensor, cond: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -193,11 +216,11 @@ class FloWaveNet(nn.Module):
         return self._orders[device]
 
     def _cond_order(self, index: int) -> Tensor:
-        n = 2 ** (index + 1)
+        n = 2 ** self.levels[index]
         places = torch.arange(n * self.n_mels, device="cpu").view(1, n, self.n_mels).transpose(1, 2)
-        for block in self.blocks[:index]:
-            places = block.orient(squeeze(places))
-        return squeeze(places).flatten()
+        for i, block in enumerate(self.blocks[:index]):
+            places = block.orient(squeeze(places, self._squeezes(i)))
+        return squeeze(places, self._squeezes(index)).flatten()
 
     def _check(self, x: Tensor, cond: Tensor) -> int:
         if x.dim() != 3 or x.shape[1] != 1:
@@ -210,16 +233,34 @@ class FloWaveNet(nn.Module):
             raise ValueError(f"{x.shape[2]} samples don't fit {cond.shape[2]} frames of {self.hop_length} samples each")
         return x.shape[2]
 
-    def _prepare(self, x: Tensor, cond: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Upsample the conditioning, pad to whole columns and mark the samples that count."""
+    def _prepare(
+        self, x: Tensor, cond: Tensor, lengths: Tensor | None
+    ) -> tuple[Tensor, list[BlockCond], Tensor | None]:
+        """Pad to whole columns, make each block's conditioning and mark the samples that count."""
         size = x.shape[2]
         surplus = -size % self.column
         if lengths is None and surplus:
             lengths = torch.full((x.shape[0],), size, device=x.device)
         if lengths is None:
-            return x, self.upsampler(cond), None
+            return x, self._conds(cond, None, size), None
         frames = torch.div(lengths + self.hop_length - 1, self.hop_length, rounding_mode="floor")
         x = F.pad(x, (0, surplus))
-        cond = F.pad(self.upsampler(cond, frames), (0, surplus))
         mask = length_mask(lengths, x.shape[2]).to(x.dtype)
-        return x * mask, cond, mask
+        return x * mask, self._conds(cond, frames, x.shape[2]), mask
+
+    def _conds(self, cond: Tensor, frames: Tensor | None, samples: int) -> list[BlockCond]:
+        if isinstance(self.upsampler, BlockConditioner):
+            return [(made, None) for made in self.upsampler(cond, frames, samples)]
+        upsampled = self.upsampler(cond, frames)
+        if frames is not None:
+            upsampled = F.pad(upsampled, (0, samples - upsampled.shape[2]))
+        shared = upsampled.transpose(1, 2).contiguous()
+        return [(shared, order) for order in self._cond_orders(cond.device)]
+
+
+def _each(name: str, value: int | Sequence[int], n_block: int) -> list[int]:
+    """Return the value of each block."""
+    values = [value] * n_block if isinstance(value, int) else list(value)
+    if len(values) != n_block:
+        raise ValueError(f"{name} has {len(values)} values, {values}, for n_block={n_block} blocks")
+    return values

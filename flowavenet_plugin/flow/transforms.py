@@ -18,14 +18,21 @@ from flowavenet_plugin.flow.wavenet import WaveNet
 from flowavenet_plugin.kernels.scratch import Memory
 
 
-def squeeze(x: Tensor) -> Tensor:
-    """Turn pairs of columns into channels: (B, C, T) to (B, 2 * C, T / 2); channel 2 * c + p holds phase p of c."""
+def squeeze(x: Tensor, times: int = 1) -> Tensor:
+    """Turn pairs of columns into channels: (B, C, T) to (B, 2 * C, T / 2); channel 2 * c + p holds phase p of c.
+
+    ``times``: so many times, one after the other.
+    """
+    if times > 1:
+        x = squeeze(x, times - 1)
     batch, channels, length = x.shape
     return x.reshape(batch, channels, length // 2, 2).transpose(2, 3).reshape(batch, 2 * channels, length // 2)
 
 
-def unsqueeze(x: Tensor) -> Tensor:
+def unsqueeze(x: Tensor, times: int = 1) -> Tensor:
     """Undo :func:`squeeze`: (B, 2 * C, T / 2) to (B, C, T)."""
+    if times > 1:
+        x = unsqueeze(x, times - 1)
     batch, channels, length = x.shape
     return x.reshape(batch, channels // 2, 2, length).transpose(2, 3).reshape(batch, channels // 2, 2 * length)
 

@@ -48,6 +48,11 @@ class ConditionUpsampler(nn.Module):
         """Samples per frame."""
         return math.prod(self.scales)
 
+    @property
+    def reach(self) -> int:
+        """Frames on each side that a frame's samples depend on, at most: each layer reads one column on each side."""
+        return len(self.scales)
+
     def forward(self, cond: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Upsample.
 

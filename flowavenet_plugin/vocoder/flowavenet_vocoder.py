@@ -28,9 +28,9 @@ class FloWaveNetVocoder(AbsVocoder):
         hop_length: int,
         n_mels: int,
         n_block: int = 8,
-        n_flow: int = 6,
-        n_layer: int = 2,
-        filter_size: int = 256,
+        n_flow: int | Sequence[int] = 6,
+        n_layer: int | Sequence[int] = 2,
+        filter_size: int | Sequence[int] = 256,
         kernel_size: int = 3,
         block_per_split: int = 4,
         affine: bool = True,
@@ -41,6 +41,10 @@ class FloWaveNetVocoder(AbsVocoder):
         prediction_order: int = 0,
         prediction_channels: int = 128,
         mel_range: tuple[float, float] = (80.0, 7600.0),
+        first_squeeze: int = 2,
+        cond_channels: int | Sequence[int] = 0,
+        cond_filter_size: int = 256,
+        cond_n_layer: int = 2,
     ) -> None:
         """Build the vocoder.
 
@@ -63,6 +67,10 @@ class FloWaveNetVocoder(AbsVocoder):
                 :class:`LinearPrediction`; 0: the flow takes the waveform as it is.
             prediction_channels: Channels of the network that tells the prediction's spectrum.
             mel_range: Lowest and highest frequency of the features in Hz, where that network starts from.
+            first_squeeze: See :class:`FloWaveNet`, as for all that follow.
+            cond_channels: Conditioning channels of the blocks.
+            cond_filter_size: Hidden channels of the network that makes them.
+            cond_n_layer: Its residual layers.
 
         Raises:
             ValueError: If the scales don't make ``hop_length``, or a size is out of range.
@@ -95,6 +103,10 @@ class FloWaveNetVocoder(AbsVocoder):
             causal=causal,
             upsample_scales=upsample_scales,
             reversible=reversible,
+            first_squeeze=first_squeeze,
+            cond_channels=cond_channels,
+            cond_filter_size=cond_filter_size,
+            cond_n_layer=cond_n_layer,
         )
 
     def loss(
@@ -258,7 +270,7 @@ class FloWaveNetVocoder(AbsVocoder):
     def look_ahead(self) -> int:
         """Frames after a frame that its sound may depend on."""
         reach = self.flow.column - 1 if self._causal else self.flow.receptive_field
-        return math.ceil(reach / self.hop_length) + len(self.flow.upsampler.scales)
+        return math.ceil(reach / self.hop_length) + self.flow.upsampler.reach
 
     def prepare(self, dtype: torch.dtype | None = None) -> PreparedFlow:
         """Fold the weights for inference, unless that is done already; all that makes sound comes here by itself.

@@ -20,6 +20,9 @@ OPTIONS = {
     "surplus": dict(upsample_scales=(3, 2)),
     "wide": dict(kernel_size=5, n_layer=1),
     "deep_stack": dict(n_layer=3, n_block=1),
+    "per_block_sizes": dict(n_flow=[1, 2, 3], n_layer=[2, 1, 2], filter_size=[4, 8, 6], first_squeeze=4),
+    "per_block_cond": dict(cond_channels=3, cond_filter_size=5, n_flow=3),
+    "per_block_cond_surplus": dict(cond_channels=[2, 3, 4], cond_filter_size=5, upsample_scales=(3,)),
 }
 
 
@@ -49,15 +52,17 @@ def data(network: FloWaveNet, batch: int = 2, frames: int = 5, seed: int = 1) ->
 def by_modules(network: FloWaveNet, x: Tensor, cond: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
     """Compute the network's forward pass from its modules by themselves, with autograd's own backward pass."""
     size = x.shape[2]
-    x, cond, mask = network._prepare(x, cond, lengths)
+    x, conds, mask = network._prepare(x, cond, lengths)
+    cond = conds[0][0].transpose(1, 2)  # that of the first block, or shared by all
     logdet, leaves = x.new_zeros(x.shape[0]), []
-    for block in network.blocks:
-        x, cond = squeeze(x), squeeze(cond)
-        mask = None if mask is None else squeeze(mask)
+    for i, block in enumerate(network.blocks):
+        times = 1 if i else network.levels[0]
+        x, cond = squeeze(x, times), squeeze(cond, times) if block.cond_halves else conds[i][0].transpose(1, 2)
+        mask = None if mask is None else squeeze(mask, times)
         for step, step_cond, step_mask in block._steps(cond, mask):
             x, step_logdet = step(x, step_cond, step_mask)
             logdet = logdet + step_logdet
-        cond, mask = block.orient(cond), block.orient(mask)
+        cond, mask = block.orient(cond) if block.cond_halves else cond, block.orient(mask)
         if block.split is not None:
             x, leaf = x.chunk(2, dim=1)
             mask, leaf_mask = (None, None) if mask is None else mask.chunk(2, dim=1)
@@ -66,9 +71,9 @@ def by_modules(network: FloWaveNet, x: Tensor, cond: Tensor, lengths: Tensor | N
             leaf = (leaf - mean) * torch.exp(-log_sd)
             leaves.append(leaf if leaf_mask is None else leaf * leaf_mask)
             logdet = logdet - sum_samples(log_sd, leaf_mask)
-    for block in reversed(network.blocks):
+    for i, block in reversed(list(enumerate(network.blocks))):
         x = torch.cat([x, leaves.pop()], dim=1) if block.split is not None else x
-        x = unsqueeze(block.orient(x))
+        x = unsqueeze(block.orient(x), 1 if i else network.levels[0])
     return x[:, :, :size], logdet
 
 

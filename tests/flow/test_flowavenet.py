@@ -123,6 +123,10 @@ def test_shapes_that_do_not_fit(x: Tensor, cond: Tensor, words: list[str]) -> No
         (dict(n_layer=0), ["n_layer", "0"]),
         (dict(kernel_size=2), ["kernel_size", "2"]),
         (dict(upsample_scales=(4, 0)), ["upsample_scales", "[4, 0]"]),
+        (dict(first_squeeze=6), ["first_squeeze", "6"]),
+        (dict(first_squeeze=1), ["first_squeeze", "1"]),
+        (dict(filter_size=[8, 8]), ["filter_size", "2 values", "n_block=8"]),
+        (dict(cond_channels=-1), ["cond_channels", "-1"]),
     ],
 )
 def test_sizes_that_cannot_be(options: dict, words: list[str]) -> None:

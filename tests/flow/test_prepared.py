@@ -29,6 +29,12 @@ OPTIONS = [
     dict(upsample_scales=(3, 5, 7)),
     dict(upsample_scales=(7,)),
     dict(causal=True, kernel_size=2, n_flow=3, upsample_scales=(5,)),
+    dict(first_squeeze=8),
+    dict(n_flow=[1, 2, 3], n_layer=[3, 2, 1], filter_size=[2, 4, 6], block_per_split=1),
+    dict(cond_channels=3, cond_filter_size=5),
+    dict(cond_channels=[3, 4, 5], cond_filter_size=5, cond_n_layer=0, n_flow=3, first_squeeze=4, upsample_scales=(7,)),
+    dict(cond_channels=3, cond_filter_size=5, n_block=5, block_per_split=1, upsample_scales=(5,)),
+    dict(cond_channels=3, cond_filter_size=5, causal=True, affine=False),
 ]
 
 

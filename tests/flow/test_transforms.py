@@ -46,6 +46,9 @@ TRANSFORMS: dict[str, Callable[[], nn.Module]] = {
     "model_single_scale": lambda: model(block_per_split=8),
     "model_even_hop": lambda: model(upsample_scales=(3, 4)),  # 12 is no multiple of 2**3: padded inside
     "model_wide_kernel": lambda: model(kernel_size=5, n_layer=1),
+    "model_first_squeeze": lambda: model(first_squeeze=4, n_block=2, n_flow=[1, 2], filter_size=[8, 4]),
+    "model_block_cond": lambda: model(cond_channels=3, cond_filter_size=5),
+    "model_block_cond_even_hop": lambda: model(cond_channels=[2, 3, 4], cond_filter_size=5, upsample_scales=(3, 4)),
 }
 
 

@@ -30,19 +30,21 @@ def first_band(n_mels: int, half: int) -> int:
     return half * (n_mels // 2)
 
 
-def cond_in_time(weight: Tensor, n_mels: int, block: int, half: int) -> Tensor:
+def cond_in_time(weight: Tensor, n_mels: int, block: int, half: int | None) -> Tensor:
     """Put the columns of a weight that reads one half of the squeezed conditioning into the order of time.
 
     Args:
         weight: Shape (out, n_mels * 2**(block - 1)).
         n_mels: Mel bands.
         block: Number of squeezes.
-        half: 0 or 1.
+        half: 0 or 1; None: the conditioning is made for the block, and nothing changes.
 
     Returns:
         Weight for 2**block times :func:`half_bands` values, bands beside each other, shape (out, ...); what the half
         doesn't hold of a band is zero.
     """
+    if half is None:
+        return weight
     bands = half_bands(n_mels)
     channel = half * weight.shape[1] + torch.arange(weight.shape[1])
     band, phase = channel >> block, channel & (2**block - 1)

@@ -7,7 +7,9 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from flowavenet_plugin.flow.conditioner import BlockConditioner
 from flowavenet_plugin.flow.flowavenet import FloWaveNet
+from flowavenet_plugin.flow.prepared.conds import BlockCondBuffer, CondBuffer
 from flowavenet_plugin.flow.prepared.graphs import GraphedInverse
 from flowavenet_plugin.flow.prepared.session import InverseSession
 from flowavenet_plugin.flow.prepared.step import PreparedBlock
@@ -43,14 +45,16 @@ class PreparedFlow:
         """
         self._flow = None if release else flow
         self._state = _state(flow)
-        self.float_dtype, self.device = flow.upsampler.layers[0].bias.dtype, flow.upsampler.layers[0].bias.device
+        norm = flow.blocks[0].steps[0].actnorm.loc
+        self.float_dtype, self.device = norm.dtype, norm.device
         self.dtype = self.float_dtype if dtype is None else dtype
         self.n_mels, self.hop_length, self.column = flow.n_mels, flow.hop_length, flow.column
-        self.upsampler = PreparedUpsampler(flow.upsampler)
+        per_block = isinstance(flow.upsampler, BlockConditioner)
+        self.upsampler = flow.upsampler if per_block else PreparedUpsampler(flow.upsampler)
         self.blocks: list[PreparedBlock] = []  # from the first to the last, as in the flow
         x_odd = cond_odd = 0
         for number, block in enumerate(flow.blocks, 1):
-            self.blocks.append(PreparedBlock(block, number, x_odd, cond_odd, flow.n_mels, self.dtype))
+            self.blocks.append(PreparedBlock(block, flow.levels[number - 1], x_odd, cond_odd, flow.n_mels, self.dtype))
             if release:
                 _release(block, flow.blocks[number:])
             x_odd = 0 if block.split is not None else (x_odd + len(block.steps)) % 2
@@ -65,6 +69,11 @@ class PreparedFlow:
     def graphs(self) -> GraphedInverse:
         """The same by CUDA graphs, for a GPU and utterances of seconds."""
         return GraphedInverse(self)
+
+    def cond_buffer(self, batch: int, lengths: Tensor | None) -> CondBuffer | BlockCondBuffer:
+        """Start to make conditioning; arguments as in :meth:`session`."""
+        kind = BlockCondBuffer if isinstance(self.upsampler, BlockConditioner) else CondBuffer
+        return kind(self, batch, lengths)
 
     def session(self, batch: int = 1, lengths: Tensor | None = None) -> InverseSession:
         """Start to synthesise in pieces.

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from flowavenet_plugin.flow.prepared.streams import CondBuffer, StepState
+from flowavenet_plugin.flow.prepared.conds import CondSource
+from flowavenet_plugin.flow.prepared.streams import StepState
 from flowavenet_plugin.kernels.scratch import Scratch
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class InverseSession:
             batch: Items side by side, B.
             lengths: Samples of each item, shape (B,), if they differ.
         """
-        self._cond = CondBuffer(flow, batch, lengths)
+        self._cond = flow.cond_buffer(batch, lengths)
         self._scratch = Scratch()
         self._dtype = flow.float_dtype
         self._lengths = lengths
@@ -91,7 +92,7 @@ class _BlockState:
         self._done = 0  # values of each stream
 
     def push(
-        self, pair: tuple[Tensor, Tensor], size: int | None, cond: CondBuffer, scratch: Scratch
+        self, pair: tuple[Tensor, Tensor], size: int | None, cond: CondSource, scratch: Scratch
     ) -> tuple[Tensor, Tensor]:
         """Take values of the even and the odd stream, and return those that are ready."""
         for state in self.steps:

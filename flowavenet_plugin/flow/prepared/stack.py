@@ -14,8 +14,8 @@ from flowavenet_plugin.kernels.gated_stack import RESIDUAL
 from flowavenet_plugin.kernels.scratch import Scratch
 from flowavenet_plugin.kernels.stack_weights import SCALE_SLOPE
 
-#: Conditioning of a half (0 or 1) for rows from first to last, shape (B, rows, 2**block * bands).
-Cond = Callable[[int, int, int], Tensor]
+#: Conditioning of a half (0 or 1; None: all) for rows from first to last, shape (B, rows, values).
+Cond = Callable[[int | None, int, int], Tensor]
 
 
 class PreparedStack:
@@ -31,7 +31,7 @@ class PreparedStack:
         net: nn.Module,
         n_mels: int,
         block: int,
-        halves: tuple[int, ...],
+        halves: tuple[int | None, ...],
         end_order: Tensor,
         end_scale: Tensor,
         end_shift: Tensor,
@@ -42,8 +42,9 @@ class PreparedStack:
         Args:
             net: The WaveNet.
             n_mels: Mel bands of the conditioning.
-            block: Number of the context block, from 1.
-            halves: Halves of the conditioning that it reads, in the order of its channels.
+            block: Squeezes up to the context block.
+            halves: Halves of the conditioning that it reads, in the order of its channels; (None,): all of what is
+                made for the block.
             end_order: The prediction's channels that are wanted, in the order wanted, shape (out,).
             end_scale: Factor of each, shape (out,).
             end_shift: What is added to each, shape (out,).

@@ -23,7 +23,7 @@ class PreparedStep:
 
     Attributes:
         a: Stream that is read, 0 or 1; the other one changes.
-        block: Number of the context block, from 1: a column is ``2**block`` samples of the waveform.
+        block: Squeezes up to the context block: a column is ``2**block`` samples of the waveform.
         width: Samples of each stream per column.
     """
 
@@ -85,7 +85,7 @@ class PreparedBlock:
 
         Args:
             block: The :class:`~flowavenet_plugin.flow.block.FlowBlock`.
-            number: Its number, from 1.
+            number: Squeezes up to it.
             x_odd: 1 if an odd number of steps since the last split has swapped the halves of its input.
             cond_odd: The same for the conditioning, which is never split.
             n_mels: Mel bands.
@@ -96,12 +96,12 @@ class PreparedBlock:
         self.kept = None
         if block.split is not None:
             self.kept = (x_odd + count) % 2
-            halves = ((cond_odd + count) % 2, (cond_odd + count + 1) % 2)
+            halves = ((cond_odd + count) % 2, (cond_odd + count + 1) % 2) if block.cond_halves else (None,)
             self.steps.append(_split_step(block.split, self.kept, number, halves, n_mels, dtype))
         pending = None
         for i in reversed(range(count)):
-            step = block.steps[i]
-            made, pending = _coupling_step(step, (x_odd + i) % 2, number, (cond_odd + i) % 2, n_mels, dtype, pending)
+            step, half = block.steps[i], (cond_odd + i) % 2 if block.cond_halves else None
+            made, pending = _coupling_step(step, (x_odd + i) % 2, number, half, n_mels, dtype, pending)
             self.steps.append(made)
         self.loose, (self.scale, self.shift) = self.steps[-1].a, pending
 
@@ -122,7 +122,7 @@ def _coupling_step(
     step: object,
     a: int,
     number: int,
-    half: int,
+    half: int | None,
     n_mels: int,
     dtype: torch.dtype,
     pending: tuple[Tensor, Tensor] | None,

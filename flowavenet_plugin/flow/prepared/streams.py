@@ -1,4 +1,4 @@
-"""Buffers of a synthesis in pieces: conditioning, noise of the splits, rows that a step waits for."""
+"""Buffers of a synthesis in pieces: rows that a step waits for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowavenet_plugin.flow.prepared.layout import first_band, half_bands
+from flowavenet_plugin.flow.prepared.conds import CondSource
 from flowavenet_plugin.kernels.scratch import Scratch
 
 if TYPE_CHECKING:
@@ -18,58 +18,6 @@ if TYPE_CHECKING:
 
 #: More rows than any utterance has: the end isn't known yet.
 ENDLESS = 2**62
-
-
-class CondBuffer:
-    """Conditioning at the sampling rate, of the samples that some step still needs."""
-
-    def __init__(self, flow: PreparedFlow, batch: int, lengths: Tensor | None) -> None:
-        """Start empty; ``lengths`` are the samples of each item, shape (B,), if they differ."""
-        self._flow = flow
-        self._lengths = lengths
-        self._frames = torch.empty(batch, 0, flow.n_mels, dtype=flow.float_dtype, device=flow.device)
-        self._first = 0  # frame that _frames starts with
-        self._count = 0  # frames so far
-        self._done = 0  # frames upsampled so far
-        self._start = 0  # sample that the halves start with
-        bands = half_bands(flow.n_mels)
-        self._halves = [self._frames.new_empty(batch, 0, bands, dtype=flow.dtype) for _ in range(2)]
-
-    def push(self, frames: Tensor, final: bool) -> None:
-        """Take frames (B, n, n_mels) and upsample what is ready."""
-        flow, reach = self._flow, self._flow.upsampler.reach
-        self._frames = torch.cat([self._frames, frames.to(self._frames)], dim=1)
-        self._count += frames.shape[1]
-        last = self._count if final else self._count - reach
-        pieces = []
-        if last > self._done:
-            lengths = None if self._lengths is None else -(-self._lengths // flow.hop_length)
-            pieces = [flow.upsampler(self._frames, self._done, last, self._count if final else None, lengths)]
-            keep = max(0, last - reach)
-            self._frames = self._frames[:, keep - self._first :].clone()
-            self._first, self._done = keep, last
-        surplus = -self._count * flow.hop_length % flow.column if final else 0
-        for half in range(2):
-            start = first_band(flow.n_mels, half)
-            bands = slice(start, start + half_bands(flow.n_mels))
-            new = [piece[:, :, bands].to(flow.dtype) for piece in pieces]
-            self._halves[half] = F.pad(torch.cat([self._halves[half], *new], dim=1), (0, 0, 0, surplus))
-
-    @property
-    def end(self) -> int:
-        """One beyond the last sample whose conditioning is there."""
-        return self._start + self._halves[0].shape[1]
-
-    def rows(self, block: int, half: int, first: int, last: int) -> Tensor:
-        """Return the conditioning of rows from first to last of a block, shape (B, last - first, 2**block * bands)."""
-        values = self._halves[half][:, (first << block) - self._start : (last << block) - self._start]
-        return values.view(values.shape[0], last - first, -1)
-
-    def drop(self, first: int) -> None:
-        """Forget the samples before ``first``."""
-        if first > self._start:
-            self._halves = [half[:, first - self._start :].clone() for half in self._halves]
-            self._start = first
 
 
 class StepState:
@@ -91,7 +39,7 @@ class StepState:
         self._b = self._a[:, :0]
         self._lengths = lengths
 
-    def push(self, a: Tensor, b: Tensor, size: int | None, cond: CondBuffer, scratch: Scratch) -> tuple[Tensor, Tensor]:
+    def push(self, a: Tensor, b: Tensor, size: int | None, cond: CondSource, scratch: Scratch) -> tuple[Tensor, Tensor]:
         """Take values of streams a and b; return those of both that are ready.
 
         Args:
