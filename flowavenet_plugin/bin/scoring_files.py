@@ -235,14 +235,15 @@ def griffin_lim_system(feats_scp: Path, output_dir: Path, utts: Sequence[str]) -
 
     from flowavenet_plugin.data.decoded import write_wav
     from flowavenet_plugin.data.scp import atomic_open, open_feats, write_scp
-    from flowavenet_plugin.evaluation.griffin_lim import GriffinLim
+    from flowavenet_plugin.evaluation.griffin_lim import ITERATIONS, GriffinLim
 
     settings_file = feats_scp.parent / "feats_extract.yaml"
     settings = yaml.safe_load(settings_file.read_text(encoding="utf-8"))
     vocoder = GriffinLim(settings["feats_extract"], settings["feats_extract_conf"])
     feats, folder = open_feats(feats_scp), output_dir / "griffin_lim" / "wav"
     wavs = {utt: folder / f"{utt}.wav" for utt in utts}
-    now, mark = fingerprint(feats_scp, settings_file), output_dir / "griffin_lim" / "made_of"
+    now = f"{fingerprint(feats_scp, settings_file)} iterations {ITERATIONS} seed {vocoder.seed}"
+    mark = output_dir / "griffin_lim" / "made_of"
     if not mark.is_file() or mark.read_text() != now:
         shutil.rmtree(folder, ignore_errors=True)
         with atomic_open(mark) as file:

@@ -187,7 +187,7 @@ def _clip(clip: Clip, is_open: bool) -> str:
 def _player(player: Player, seconds: float) -> str:
     name = escape(player.label)
     return (
-        f'<figure><figcaption>{name}</figcaption><audio controls preload="metadata" '
+        f'<figure><figcaption>{name}</figcaption><audio controls preload="metadata" aria-label="{name}" '
         f'data-seconds="{seconds:.6g}" src="{_data("audio/flac", player.flac)}"></audio>'
         f'<div class="picture"><img alt="Spectrogram: {name}" src="{_data("image/png", player.picture)}">'
         f'<span class="cursor" style="{CURSOR}" hidden></span></div></figure>'

@@ -119,6 +119,10 @@ def test_griffin_lim_is_synthesised_from_the_features(case: Case, capsys: pytest
     settings_file.write_text(settings_file.read_text() + "# changed\n")
     case.run("--griffin_lim")
     assert wav.stat().st_mtime_ns > before
+    before = wav.stat().st_mtime_ns
+    case.monkeypatch.setattr("flowavenet_plugin.evaluation.griffin_lim.ITERATIONS", 2)  # another version of this code
+    case.run("--griffin_lim")
+    assert wav.stat().st_mtime_ns > before
 
 
 def test_versas_files_are_written_and_its_results_merged(case: Case, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ top=$(cd ../../.. && pwd)
 
 # What is cut down from the paper's configuration, in all of them alike.
 sizes=(--vocoder_conf n_block=6 --vocoder_conf n_flow=2 --vocoder_conf filter_size=32 --segment_length 4096
-    --batch_size 4 --valid_batch_size 4 --num_workers 1 --num_iters_per_epoch 25 --max_epoch 8 --sample_interval 0)
+    --batch_size 4 --valid_batch_size 4 --num_workers 1 --num_iters_per_epoch 20 --max_epoch 4 --sample_interval 0)
 
 # shellcheck source=../../../../path.sh
 (. "${top}/path.sh") 2> /dev/null || "${top}/local/setup_env.sh"
