@@ -133,6 +133,7 @@ pack() {
     options=(--model_file "${model_file}" --outpath "${out}" --results_dir "${voc_exp}/${inference_tag}"
         --corpus "${corpus}" --lang "${lang}")
     [ ! -e "${stats}" ] || options+=(--feats_stats "${stats}")
+    [ ! -e conf/card.md ] || options+=(--notes conf/card.md) # the recipe's own words on its data
     # shellcheck disable=SC2086
     ${python} -m flowavenet_plugin.bin.pack "${options[@]}" || die "packing of ${model_file} failed, see above"
 }

@@ -33,6 +33,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--results_dir", type=Path, help="folder of the decoded sets, for results and the sample")
     parser.add_argument("--title", help="name of the model (default: the archive's)")
     parser.add_argument("--corpus", default="unknown", help="name of the corpus")
+    parser.add_argument("--notes", type=Path, help="Markdown for the card: data, training, limits")
     parser.add_argument("--lang", help="language of the corpus, as an ISO 639 code")
     return parser
 
@@ -74,6 +75,7 @@ def collect(args: argparse.Namespace, folder: Path) -> list[str]:
         language=args.lang,
         tables=tables,
         sample=(folder / "sample.wav").exists(),
+        notes="" if args.notes is None else args.notes.read_text(encoding="utf-8"),
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
     return sorted({path.name for path in folder.iterdir()} - {"config.yaml", args.model_file.name})

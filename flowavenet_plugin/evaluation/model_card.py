@@ -19,7 +19,7 @@ A [FloWaveNet](https://arxiv.org/abs/1811.02155) vocoder for ESPnet2: mel-spectr
 | {values} |
 
 The features are un-normalised{log_base}: what ESPnet2's text-to-speech models generate (`denorm/feats.scp`), not `norm/feats.scp`.
-
+{notes}
 ## Use
 
 `{archive}` can be given wherever weights can, as it is or unpacked to a folder. With `flowavenet_plugin` installed beside ESPnet2:
@@ -77,6 +77,7 @@ def model_card(
     language: str | None = None,
     tables: str = "",
     sample: bool = False,
+    notes: str = "",
 ) -> str:
     """Write the card.
 
@@ -89,6 +90,7 @@ def model_card(
         language: Its language, as an ISO 639 code; None: not said.
         tables: Results in Markdown.
         sample: There is a ``sample.wav`` beside the card.
+        notes: More to know, Markdown: data, training, limits.
 
     Returns:
         Markdown that starts with Hugging Face's YAML block.
@@ -112,6 +114,7 @@ def model_card(
     return CARD.format(
         front_matter=yaml.safe_dump(front, sort_keys=False),
         title=title,
+        notes=f"\n{notes.strip()}\n" if notes else "",
         corpus=corpus,
         archive=archive,
         columns=" | ".join(facts),

@@ -89,6 +89,16 @@ def test_the_card_holds_results_settings_and_sample(experiment: Path, tmp_path: 
     assert settings["feats_extract_conf"]["n_mels"] == N_MELS
 
 
+def test_notes_stand_in_the_card(experiment: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.md").write_text("## Data\n\nA single {clip}.\n", encoding="utf-8")
+    pack(experiment, tmp_path / "voice.zip", "--notes", str(tmp_path / "notes.md"))
+    card = (tmp_path / "voice_README.md").read_text(encoding="utf-8")
+    assert "\n\n## Data\n\nA single {clip}.\n\n## Use\n" in card
+    pack(experiment, tmp_path / "voice.zip")
+    card = (tmp_path / "voice_README.md").read_text(encoding="utf-8")
+    assert "## Data" not in card and "not `norm/feats.scp`.\n\n## Use\n" in card
+
+
 def test_a_card_without_results_says_nothing_about_them(experiment: Path, tmp_path: Path) -> None:
     pack(experiment, tmp_path / "voice.zip")
     card = (tmp_path / "voice_README.md").read_text()
