@@ -79,8 +79,8 @@ class PreparedStack:
         self.convolutions: list[DilatedConvolution] = []
         self.residual, self.residual_bias, self.to_skip = [], [], []
         skip_bias = 0.0
-        # Elsewhere products are so fast that the sums around them cost more, and in half precision they also round.
-        fewer = net.skip.bias.device.type == "cpu" and self.dtype not in (torch.bfloat16, torch.float16)
+        # Elsewhere products are so fast that the sums around them cost more.
+        fewer = net.skip.bias.device.type == "cpu"
         for i, layer in enumerate(net.layers):
             weight, out, bias = layer.dilated.conv.weight.detach(), layer.out.weight.detach()[:, :, 0], layer.out.bias
             taps = [(weight[:, :, j] * twice).t() for j in range(weight.shape[2])]
@@ -137,8 +137,9 @@ class PreparedStack:
             if i + 1 < len(self.convolutions):
                 following = self._hidden(i + 1, spans, x.shape[0], scratch)
                 core = self._core(following, i + 1, spans)
-                torch.mul(hidden[:, self.convolutions[i].left :][:, : end - start], RESIDUAL, out=core)
-                add_product(core.add_(self.residual_bias[i]), gate, self.residual[i])
+                before = hidden[:, self.convolutions[i].left :][:, : end - start]
+                torch.add(self.residual_bias[i], before, alpha=RESIDUAL, out=core)
+                add_product(core, gate, self.residual[i])
                 if mask is not None:
                     core.mul_(mask[:, start:end])
                 hidden = following
