@@ -100,6 +100,8 @@ def find_system(spec: str, utts: Sequence[str], dataset: str) -> System:
     name, _, place = spec.partition("=")
     if not name or not place or "/" in name or "|" in name or name.startswith("."):
         raise ValueError(f"--compare '{spec}': name=path is wanted, with a name that can be a file's")
+    if name == "natural":
+        raise ValueError(f"--compare '{spec}': 'natural' is the name of the recordings")
     path = Path(place)
     if not path.exists():
         raise FileNotFoundError(f"--compare {name}: no such file or folder: {path}")

@@ -94,6 +94,30 @@ def test_a_damaged_score_of_another_experiment_is_named(case: Case) -> None:
     assert not case.output.exists()
 
 
+@pytest.mark.parametrize(
+    ("fs", "samples", "message"),
+    [
+        (16000, 6100, "utt2 of x: the natural speech has 22050 Hz, .*utt2.wav has 16000 Hz"),
+        (FS, 3000, "utt2 of x: the reference has 6100 samples, the generated audio 3000; .*at most 256"),
+        (FS, 0, "utt2 of x: the generated audio has shape"),
+        (None, 0, "utt2: no such audio file: .*x/utt2.wav"),
+    ],
+)
+def test_bad_audio_of_another_system_is_named(case: Case, fs: int | None, samples: int, message: str) -> None:
+    folder = case.folder / "x"
+    folder.mkdir()
+    for utt in UTTS:
+        soundfile.write(folder / f"{utt}.wav", case.wavs[utt], FS)
+    write_scp(folder / "wav.scp", {utt: folder / f"{utt}.wav" for utt in UTTS})
+    if fs is None:
+        (folder / "utt2.wav").unlink()
+    else:
+        soundfile.write(folder / "utt2.wav", case.wavs["utt2"][:samples], fs)
+    with pytest.raises(SystemExit, match=f"^evaluate: error: .*{message}"):
+        case.run(f"--compare=x={folder}")
+    assert not case.output.exists()
+
+
 def test_griffin_lim_is_synthesised_from_the_features(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     """Of ESPnet2's features of the recordings themselves: nearer to them than noise of the same kind is."""
     settings = full_settings("fbank", dict(fs=FS))

@@ -215,6 +215,7 @@ def test_bad_input_is_named_and_earlier_results_stay(case: Case, spoil: Callable
         (["--num_plots", "0"], "--num_plots is 0"),
         (["--griffin_lim"], "--griffin_lim needs --feats_scp"),
         (["--compare", "x=/no/such"], "--compare x: no such file or folder: /no/such"),
+        (["--compare", "natural=/dev"], "'natural' is the name of the recordings"),
         (["--compare", "nothing"], "--compare 'nothing': name=path is wanted"),
         (["--compare", "a=/b", "--compare", "a=/c"], "the name 'a' is there 2 times"),
         (["--compare", "empty=/dev"], "--compare empty: 3 of 3 utterances aren't in /dev: utt1"),
