@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import tiny_corpus
 import tiny_voice
 from flowavenet_plugin.flow import FloWaveNet
+from flowavenet_plugin.vocoder.flowavenet_vocoder import FloWaveNetVocoder
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 TINY = dict(n_block=2, n_flow=2, filter_size=8)
@@ -101,3 +102,27 @@ def test_precision_on_trained_weights(scripts: dict[str, ModuleType], tmp_path: 
     assert [row["utterance"] for row in rows] == ["utt0", "utt1"]
     for row in rows:
         assert row["float32_snr"] > 100 > row["bfloat16_snr"] > 20 and row["float32_lsd"] < row["bfloat16_lsd"] < 3
+
+
+def test_tones_of_a_model_and_places_of_scales(
+    scripts: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tones = importlib.import_module("tones")
+    corpus, model_file = tiny_corpus.make_corpus(tmp_path / "data", n_utts=2), tiny_voice.make_voice(tmp_path / "model")
+    options = f"--model_file {model_file} --dump {corpus} --strengths 0 1 --temperatures 0.5 --quiet_frames 128"
+    monkeypatch.setattr(sys, "argv", ["tones.py", *options.split(), "--threads", "1"])
+    tones.main()
+    rows = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
+    names = ["natural", *(f"{what}, denoiser {s}" for s in (0, 1) for what in ("quiet mel", "speech"))]
+    assert [row["what"] for row in rows] == [*names, "speech, temperature 0.5"]
+    natural, hum, speech, clean_hum, _, quieter = rows
+    assert natural["log_spectral_distance"] == 0 < speech["log_spectral_distance"]
+    assert clean_hum["level"] < hum["level"] - 3 and quieter["level"] < speech["level"]
+    assert all(row["tones_measured"] == 1 for row in rows)  # a column of 4 samples: fs / 4
+
+    vocoder = FloWaveNetVocoder(8000, 8, 4, n_block=4, n_flow=1, filter_size=4, block_per_split=1, upsample_scales=[8])
+    scales = tones.scale_of_places(vocoder.eval())
+    assert sorted(scales.tolist()) == [0, 0, 0, 0, 1, 1, 2, 3]
+    kept = [block.kept for block in vocoder.prepare().blocks[:3]]
+    place = scales.tolist().index(3)
+    assert [place >> bit & 1 for bit in range(3)] == kept

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 
 import pytest
 import torch
@@ -57,6 +58,25 @@ def test_sound_comes_after_the_look_ahead(options: dict) -> None:
     changed[60 + made.look_ahead + 1 :] += 1.0
     same = (made.inference(feats, seed=1) == made.inference(changed, seed=1))[: 61 * 12]
     assert same.all()
+
+
+def live_tensors() -> list[Tensor]:
+    """List all tensors there are."""
+    gc.collect()
+    return [item for item in gc.get_objects() if issubclass(type(item), Tensor)]
+
+
+def test_memory_of_a_stream_does_not_grow() -> None:
+    made, held = vocoder(), []
+    made.prepare()
+    others = live_tensors()  # weights, and what other tests left behind
+    known = {tensor.untyped_storage().data_ptr() for tensor in others}
+    feats = (torch.randn(4, 5) for _ in range(300))  # drawn when they are asked for
+    for i, _ in enumerate(made.stream(feats, seed=1, chunk_frames=8)):
+        if i % 10 == 9:
+            storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in live_tensors()}
+            held.append(sum(size for place, size in storages.items() if place not in known))
+    assert len(held) >= 12 and max(held[2:4]) == max(held[4:]) > 0
 
 
 def test_noise_does_not_depend_on_the_cut() -> None:
