@@ -23,9 +23,6 @@ from torch import Tensor
 from flowavenet_plugin import load_vocoder
 from flowavenet_plugin.vocoder.flowavenet_vocoder import FloWaveNetVocoder
 
-#: The size of egs/mini's network.
-MINI = dict(n_block=6, n_flow=4, filter_size=32, block_per_split=3)
-
 
 def resident_bytes() -> int:
     """Return the memory of this process."""
@@ -68,6 +65,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="three minutes of sound of a still smaller network")
     parser.add_argument("--model_file", help="weights; default: random ones")
+    parser.add_argument("--n_flow", type=int, default=4, help="flow steps per block of the random network")
+    parser.add_argument("--filter_size", type=int, default=32, help="its channels")
     parser.add_argument("--seconds", type=float, default=3600.0, help="length of the sound")
     parser.add_argument("--chunk_frames", type=int, default=32, help="frames computed at once")
     parser.add_argument("--piece_frames", type=int, default=10, help="frames that arrive at once")
@@ -81,9 +80,9 @@ def main() -> None:
     args = get_parser().parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    sizes = MINI
     if args.quick:
-        args.seconds, sizes = min(args.seconds, 180.0), {**MINI, "n_flow": 2, "filter_size": 8}
+        args.seconds, args.n_flow, args.filter_size = min(args.seconds, 180.0), 2, 8
+    sizes = dict(n_block=6, n_flow=args.n_flow, filter_size=args.filter_size, block_per_split=3)
     vocoder = load_vocoder(args.model_file) if args.model_file else FloWaveNetVocoder(22050, 256, 80, **sizes).eval()
     vocoder.for_inference(getattr(torch, args.dtype))
     print(json.dumps(stream(vocoder, args)))

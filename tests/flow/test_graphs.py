@@ -27,6 +27,10 @@ def model(**options: object) -> FloWaveNet:
     return network
 
 
+#: Conditioning at each block's own rate.
+PER_BLOCK = dict(cond_channels=3, cond_filter_size=4, first_squeeze=4)
+
+
 class Recorder:
     """Records as a CUDA graph would: the same function on the same inputs, whatever they hold by then."""
 
@@ -48,7 +52,7 @@ def test_the_scale_of_lengths() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    "options", [dict(), dict(causal=True), dict(upsample_scales=(3, 3)), dict(affine=False)], ids=str
+    "options", [dict(), dict(causal=True), dict(upsample_scales=(3, 3)), dict(affine=False), PER_BLOCK], ids=str
 )
 def test_padding_to_the_scale_changes_nothing(options: dict) -> None:
     flow, recorder = PreparedFlow(model(**options)), Recorder()
@@ -80,19 +84,22 @@ def test_few_graphs_are_kept_and_long_utterances_need_none() -> None:
         graphs.inverse(torch.zeros(1, 1, 33), torch.zeros(1, 4, 2))
 
 
-def fake_inverse(monkeypatch: pytest.MonkeyPatch, lengths: bool) -> tuple[Tensor, bool]:
+def fake_inverse(monkeypatch: pytest.MonkeyPatch, lengths: bool, options: dict) -> tuple[Tensor, bool]:
     """Run an inverse on a made-up GPU: shapes and devices only; reading a value back raises."""
     monkeypatch.setattr(cuda_stack, "choose_gated_product", lambda *_: gated_product)
     with FakeTensorMode(allow_non_fake_inputs=False), torch.device("cuda"), torch.no_grad():
-        flow = PreparedFlow(FloWaveNet(**SIZES).eval())
+        flow = PreparedFlow(FloWaveNet(**{**SIZES, **options}).eval())
         fused = all(type(step.stack) is cuda_stack.CudaStack for block in flow.blocks for step in block.steps)
         given = torch.empty(2, dtype=torch.long) if lengths else None
         return flow.inverse(torch.empty(2, 1, 320), torch.empty(2, 4, 40), given), fused
 
 
 @pytest.mark.parametrize("lengths", [False, True])
-def test_nothing_waits_for_the_gpu_nor_mixes_devices(monkeypatch: pytest.MonkeyPatch, lengths: bool) -> None:
-    out, fused = fake_inverse(monkeypatch, lengths)
+@pytest.mark.parametrize("options", [dict(), PER_BLOCK], ids=["shared", "per block"])
+def test_nothing_waits_for_the_gpu_nor_mixes_devices(
+    monkeypatch: pytest.MonkeyPatch, lengths: bool, options: dict
+) -> None:
+    out, fused = fake_inverse(monkeypatch, lengths, options)
     assert out.shape == (2, 1, 320) and out.device.type == "cuda" and fused
     with pytest.raises(DataDependentOutputException), FakeTensorMode():
         torch.empty(2, device="cuda").max().item()  # the test would see it

@@ -61,9 +61,9 @@ def test_sound_comes_after_the_look_ahead(options: dict) -> None:
 
 
 def live_tensors() -> list[Tensor]:
-    """List all tensors there are."""
+    """List all tensors that have memory (torch.export leaves some that only look like tensors)."""
     gc.collect()
-    return [item for item in gc.get_objects() if issubclass(type(item), Tensor)]
+    return [item for item in gc.get_objects() if type(item) in (Tensor, torch.nn.Parameter)]
 
 
 def test_memory_of_a_stream_does_not_grow() -> None:
