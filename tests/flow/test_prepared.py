@@ -163,7 +163,9 @@ def test_fewer_products_give_the_same_convolution(dilation: int, causal: bool, r
     torch.manual_seed(0)
     taps = [torch.randn(5, 6).double() for _ in range(3)]
     x = torch.randn(2, rows + 6 * dilation, 5).double()
-    plain, fast = (kind(list(taps), dilation, causal).to(torch.float64) for kind in (DilatedConvolution, WinogradConvolution))
+    plain, fast = (
+        kind(list(taps), dilation, causal).to(torch.float64) for kind in (DilatedConvolution, WinogradConvolution)
+    )
     outs = []
     for conv in (plain, fast):
         count = conv.padded(rows)

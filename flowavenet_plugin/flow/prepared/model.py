@@ -51,14 +51,16 @@ class PreparedFlow:
         self.n_mels, self.hop_length, self.column = flow.n_mels, flow.hop_length, flow.column
         per_block = isinstance(flow.upsampler, BlockConditioner)
         self.upsampler = flow.upsampler if per_block else PreparedUpsampler(flow.upsampler)
+        odd = [(0, 0)]  # of the input and of the conditioning of each block, see PreparedBlock
+        for block in flow.blocks:
+            count = len(block.steps)
+            odd.append((0 if block.split is not None else (odd[-1][0] + count) % 2, (odd[-1][1] + count) % 2))
         self.blocks: list[PreparedBlock] = []  # from the first to the last, as in the flow
-        x_odd = cond_odd = 0
-        for number, block in enumerate(flow.blocks, 1):
-            self.blocks.append(PreparedBlock(block, flow.levels[number - 1], x_odd, cond_odd, flow.n_mels, self.dtype))
+        for i in reversed(range(len(flow.blocks))):  # the largest first, while there is memory
+            made = PreparedBlock(flow.blocks[i], flow.levels[i], *odd[i], flow.n_mels, self.dtype)
+            self.blocks.insert(0, made)
             if release:
-                _release(block, flow.blocks[number:])
-            x_odd = 0 if block.split is not None else (x_odd + len(block.steps)) % 2
-            cond_odd = (cond_odd + len(block.steps)) % 2
+                _release(flow.blocks[i], flow.blocks[:i])
 
     @property
     def stale(self) -> bool:
@@ -119,9 +121,9 @@ class PreparedFlow:
         return out[:, None]
 
 
-def _release(block: nn.Module, later: nn.ModuleList) -> None:
-    """Free a block's parameters, but for those that later blocks share."""
-    shared = {id(parameter) for parameter in later.parameters()}
+def _release(block: nn.Module, others: nn.ModuleList) -> None:
+    """Free a block's parameters, but for those that other blocks share."""
+    shared = {id(parameter) for parameter in others.parameters()}
     for parameter in block.parameters():
         if id(parameter) not in shared:
             parameter.data = parameter.data.new_empty(0)
