@@ -88,6 +88,8 @@ check_options() {
     [ -z "${resume}" ] || [ -f "${resume}" ] || die "--resume ${resume}: no such file"
     if [ "${num_nodes}" -gt 1 ] && [[ ${cuda_cmd} == run.pl* || ${cuda_cmd} == stdout.pl* ]]; then
         die "--num_nodes ${num_nodes} needs a queue, but cmd_backend is '${cmd_backend}': see cmd.sh"
+    elif [ "${num_nodes}" -gt 1 ] && [[ ${cuda_cmd} == ssh.pl* ]]; then
+        die "--num_nodes ${num_nodes} is not for ssh.pl: start the processes by torchrun, see docs/training.md"
     fi
     for name in ${train_cmd%% *} ${cuda_cmd%% *} ${decode_cmd%% *}; do
         command -v "${name}" >/dev/null || die "${name} is not in PATH: it is Kaldi's, set KALDI_ROOT (see cmd.sh)"
