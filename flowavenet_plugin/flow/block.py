@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from flowavenet_plugin.flow.chain import Chain, run_chain
 from flowavenet_plugin.flow.step_passes import Step
-from flowavenet_plugin.flow.transforms import ActNorm, AdditiveCoupling, AffineCoupling, GaussianSplit, swap
+from flowavenet_plugin.flow.transforms import ActNorm, AdditiveCoupling, AffineCoupling, GaussianSplit, Mixing, swap
 from flowavenet_plugin.kernels.scratch import Memory
 
 #: Layers of the WaveNet that parameterises a split's Gaussian.
@@ -15,34 +15,42 @@ PRIOR_LAYERS = 2
 
 
 class FlowStep(nn.Module):
-    """ActNorm, coupling, swap of halves (arXiv 1811.02155, figure 1)."""
+    """ActNorm, coupling, swap of halves (arXiv 1811.02155, figure 1); perhaps mixed channels before the coupling."""
 
-    def __init__(self, channels: int, cond_channels: int, affine: bool, **wavenet: int | bool) -> None:
+    def __init__(
+        self, channels: int, cond_channels: int, affine: bool, mixing: bool = False, **wavenet: int | bool
+    ) -> None:
         """Build the step.
 
         Args:
             channels: Channels of x.
             cond_channels: Channels of the conditioning half that this step reads.
             affine: Affine coupling, else additive.
+            mixing: Mix the channels of each column before the coupling, see :class:`Mixing`.
             wavenet: Options of the coupling's :class:`~flowavenet_plugin.flow.wavenet.WaveNet`.
         """
         super().__init__()
         self.actnorm = ActNorm(channels)
+        self.mixing = Mixing(channels) if mixing else None
         self.coupling = (AffineCoupling if affine else AdditiveCoupling)(channels, cond_channels, **wavenet)
 
     def forward(self, x: Tensor, cond: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map x (B, C, T) to z, with log|det dz/dx| (B,) in nats; the mask of z is ``swap(mask)``."""
         x, scale_logdet = self.actnorm(x, None, mask)
+        x = x if self.mixing is None else self.mixing(x, None, mask)[0]  # of determinant 1
         x, coupling_logdet = self.coupling(x, cond, mask)
         return swap(x), scale_logdet + coupling_logdet
 
     def chain_parameters(self) -> list[Tensor]:
         """List the parameters as :class:`~flowavenet_plugin.flow.step_passes.Step` counts them."""
-        return [self.actnorm.loc, self.actnorm.scale, *self.coupling.net.stack_parameters()]
+        mixing = [] if self.mixing is None else [self.mixing.factors]
+        return [self.actnorm.loc, self.actnorm.scale, *mixing, *self.coupling.net.stack_parameters()]
 
     def inverse(self, z: Tensor, cond: Tensor, mask: Tensor | None = None) -> Tensor:
         """Map z (B, C, T) to x; ``mask`` is that of x."""
-        return self.actnorm.inverse(self.coupling.inverse(swap(z), cond, mask), None, mask)
+        x = self.coupling.inverse(swap(z), cond, mask)
+        x = x if self.mixing is None else self.mixing.inverse(x, None, mask)
+        return self.actnorm.inverse(x, None, mask)
 
 
 class FlowBlock(nn.Module):
@@ -62,6 +70,8 @@ class FlowBlock(nn.Module):
         n_layer: int,
         reversible: bool = True,
         cond_halves: bool = True,
+        mixing: bool = False,
+        share_stacks: bool = False,
         **wavenet: int | bool,
     ) -> None:
         """Build the block.
@@ -75,6 +85,8 @@ class FlowBlock(nn.Module):
             n_layer: Layers of each coupling's WaveNet.
             reversible: Rebuild activations in the backward pass instead of keeping them.
             cond_halves: Steps read halves of the conditioning, in turns; else all of it.
+            mixing: Steps mix channels, see :class:`FlowStep`.
+            share_stacks: The WaveNets of all steps share all but what they read of the conditioning and their end.
             wavenet: Further options of every WaveNet.
 
         Raises:
@@ -86,7 +98,10 @@ class FlowBlock(nn.Module):
         read = cond_channels // 2 if cond_halves else cond_channels
         self.reversible, self.cond_halves = reversible, cond_halves
         self._memory = Memory()
-        self.steps = nn.ModuleList(FlowStep(channels, read, affine, n_layer=n_layer, **wavenet) for _ in range(n_flow))
+        own = dict(mixing=mixing, n_layer=n_layer, **wavenet)
+        self.steps = nn.ModuleList(FlowStep(channels, read, affine, **own) for _ in range(n_flow))
+        for step in self.steps[1:] if share_stacks else ():
+            step.coupling.net.share(self.steps[0].coupling.net)
         wavenet = dict(n_layer=PRIOR_LAYERS, reversible=reversible, **wavenet)
         self.split = GaussianSplit(channels, cond_channels, **wavenet) if split else None
 
@@ -127,9 +142,11 @@ class FlowBlock(nn.Module):
         return x, logdet
 
     def _plan(self) -> list[Step]:
-        couplings = [step.coupling for step in self.steps]
-        halves = [i % 2 if self.cond_halves else None for i in range(len(couplings))]
-        return [Step(c.kind, c.net.shape, half) for c, half in zip(couplings, halves, strict=True)]
+        halves = [i % 2 if self.cond_halves else None for i in range(len(self.steps))]
+        return [
+            Step(step.coupling.kind, step.coupling.net.shape, half, step.mixing is not None)
+            for step, half in zip(self.steps, halves, strict=True)
+        ]
 
     @torch.no_grad()
     def _start(self, x: Tensor, cond: Tensor, mask: Tensor | None) -> None:

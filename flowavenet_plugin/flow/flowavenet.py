@@ -43,7 +43,7 @@ class FloWaveNet(nn.Module):
         n_layer: int | Sequence[int] = 2,
         filter_size: int | Sequence[int] = 256,
         kernel_size: int = 3,
-        block_per_split: int = 4,
+        block_per_split: int | Sequence[int] = 4,
         affine: bool = True,
         causal: bool = False,
         upsample_scales: Sequence[int] = (16, 16),
@@ -52,6 +52,8 @@ class FloWaveNet(nn.Module):
         cond_channels: int | Sequence[int] = 0,
         cond_filter_size: int = 256,
         cond_n_layer: int = 2,
+        mixing: bool = False,
+        share_stacks: bool = False,
     ) -> None:
         """Build the network.
 
@@ -63,7 +65,7 @@ class FloWaveNet(nn.Module):
             filter_size: Channels of the WaveNets.
             kernel_size: Taps of their dilated convolutions.
             block_per_split: Half of the channels leave after every so many blocks (not after the last block);
-                ``n_block`` or more: single-scale.
+                ``n_block`` or more: single-scale. Or the numbers of the blocks after which they leave.
             affine: Affine couplings, else additive.
             causal: WaveNets reach to the past only.
             upsample_scales: Factors of the conditioning's upsampling; their product is the hop length in samples.
@@ -75,16 +77,15 @@ class FloWaveNet(nn.Module):
                 of ``upsample_scales`` only the product counts.
             cond_filter_size: Hidden channels of that network.
             cond_n_layer: Its residual layers.
+            mixing: Steps mix the channels of each column, see :class:`~.transforms.Mixing`.
+            share_stacks: The WaveNets of a block's steps share their weights, but for conditioning and end (NanoFlow,
+                arXiv 2006.06280).
 
         Raises:
             ValueError: If a size is out of range.
         """
         super().__init__()
-        if n_block < 1 or block_per_split < 1:
-            raise ValueError(
-                f"n_block and block_per_split must be at least 1, not n_block={n_block}, "
-                f"block_per_split={block_per_split}"
-            )
+        splits = _splits(block_per_split, n_block)
         if first_squeeze < 2 or first_squeeze & (first_squeeze - 1):
             raise ValueError(f"first_squeeze must be a power of two from 2, not {first_squeeze}")
         self.n_mels = n_mels
@@ -99,11 +100,11 @@ class FloWaveNet(nn.Module):
             self.upsampler = BlockConditioner(n_mels, hop, self.levels, conds, cond_filter_size, cond_n_layer)
         sizes = [_each("n_flow", n_flow, n_block), _each("n_layer", n_layer, n_block)]
         sizes.append(_each("filter_size", filter_size, n_block))
-        wavenet = dict(kernel_size=kernel_size, causal=causal)
+        wavenet = dict(kernel_size=kernel_size, causal=causal, mixing=mixing, share_stacks=share_stacks)
         self.blocks = nn.ModuleList()
         channels = 1
         for i, (flows, layers, width) in enumerate(zip(*sizes, strict=True)):
-            split = (i + 1) % block_per_split == 0 and i + 1 < n_block
+            split = i + 1 in splits
             channels *= 2 ** self._squeezes(i)
             cond = n_mels * 2 ** self.levels[i] if shared else conds[i]
             own = dict(n_flow=flows, n_layer=layers, filter_size=width, cond_halves=shared, **wavenet)
@@ -256,6 +257,17 @@ class FloWaveNet(nn.Module):
             upsampled = F.pad(upsampled, (0, samples - upsampled.shape[2]))
         shared = upsampled.transpose(1, 2).contiguous()
         return [(shared, order) for order in self._cond_orders(cond.device)]
+
+
+def _splits(block_per_split: int | Sequence[int], n_block: int) -> list[int]:
+    """Return the numbers of the blocks that end with a split."""
+    every = isinstance(block_per_split, int)
+    if n_block < 1 or (block_per_split < 1 if every else not all(0 < n < n_block for n in block_per_split)):
+        raise ValueError(
+            f"n_block and block_per_split must be at least 1, and blocks that split less than n_block, not "
+            f"n_block={n_block}, block_per_split={block_per_split}"
+        )
+    return list(range(block_per_split, n_block, block_per_split)) if every else list(block_per_split)
 
 
 def _each(name: str, value: int | Sequence[int], n_block: int) -> list[int]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flowavenet_plugin.flow.mixing import inverse_mixing_matrix, mixing_backward, mixing_matrix
 from flowavenet_plugin.kernels import gated_stack
 from flowavenet_plugin.kernels.gated_stack import Activations
 from flowavenet_plugin.kernels.rows import Rows
@@ -29,16 +30,18 @@ class Step:
         kind: Coupling: "affine" or "additive"; or "split", which whitens b and neither normalises nor swaps.
         stack: Of its WaveNet.
         cond_half: The half of the conditioning that it reads; None: all.
+        mixing: Channels are mixed between ActNorm and coupling.
     """
 
     kind: str
     stack: StackShape
     cond_half: int | None
+    mixing: bool = False
 
     @property
     def n_parameters(self) -> int:
-        """Tensors of the step: ActNorm's loc and scale, unless it is a split, then its WaveNet's."""
-        return self.stack.n_parameters + (0 if self.kind == SPLIT else 2)
+        """Tensors of the step: ActNorm's loc and scale, unless it is a split, the mixing's, then its WaveNet's."""
+        return self.stack.n_parameters + (0 if self.kind == SPLIT else 2) + self.mixing
 
     def cond(self, rows: Tensor) -> Tensor:
         """Return what the step reads of conditioning (rows, D)."""
@@ -79,10 +82,16 @@ class Work:
         self.cond = cond
         self.scratch = Scratch(memory)
         self.masks = None if mask is None else rows.pack(mask).chunk(2, dim=1)
+        self.whole = None if mask is None else rows.pack(mask.amin(dim=1, keepdim=True)) > 0  # columns without padding
 
     def inside(self, half: Tensor, side: int) -> Tensor:
         """Set what isn't part of the utterance to zero, for the half that was a (side 0) or b (1) at first."""
         return self.rows.clear(half) if self.masks is None else half * self.masks[side]
+
+    def mixed(self, x: Tensor, matrix: Tensor) -> Tensor:
+        """Multiply rows (rows, C) of columns without padding by a matrix (C, C); others stay."""
+        out = x @ matrix.t()
+        return out if self.whole is None else torch.where(self.whole, out, x)
 
     def count(self, side: int, like: Tensor) -> Tensor:
         """Count the samples of each item and channel, shape (B, 1) or (B, C / 2)."""
@@ -130,6 +139,8 @@ def step_forward(
         b = work.inside(scales[1] * (b + locs[1]), 1 - side)
         for scale, own in zip(scales, (side, 1 - side), strict=True):
             logdet = logdet + (work.count(own, a) * scale.abs().log()).sum(dim=1)
+    if step.mixing:
+        a, b = work.mixed(torch.cat([a, b], dim=1), mixing_matrix(parameters[2])).chunk(2, dim=1)
     said = work.predict(step, a, work.weights(step, parameters), scratch)
     b = b - said.shift
     if said.log_scale is not None:
@@ -194,8 +205,19 @@ def step_backward(
     made = stack_grads.to_parameters(parameters[-step.stack.n_parameters :], work.scratch.memory)
     if step.kind == SPLIT:
         return (a, b), (grad_a, grad_b), made
+    if step.mixing:
+        (a, b), (grad_a, grad_b), grad_factors = _mixing_backward(work, parameters[2], (a, b), (grad_a, grad_b))
+        made = [grad_factors, *made]
     halves, grads, own = _actnorm_backward(work, parameters[:2], (a, b), (grad_a, grad_b), grad_logdet, side)
     return halves, grads, own + made
+
+
+def _mixing_backward(work: Work, factors: Tensor, halves: Halves, grads: Halves) -> tuple[Halves, Halves, Tensor]:
+    z, grad = torch.cat(halves, dim=1), torch.cat(grads, dim=1)
+    x = work.mixed(z, inverse_mixing_matrix(factors))
+    grad_matrix = (grad if work.whole is None else grad * work.whole).t() @ x
+    grad_x = work.mixed(grad, mixing_matrix(factors).t())
+    return tuple(x.chunk(2, dim=1)), tuple(grad_x.chunk(2, dim=1)), mixing_backward(grad_matrix, factors)
 
 
 def _actnorm_backward(

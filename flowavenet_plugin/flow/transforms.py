@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from flowavenet_plugin.flow.chain import Chain, run_chain
+from flowavenet_plugin.flow.mixing import inverse_mixing_matrix, mixing_matrix
 from flowavenet_plugin.flow.step_passes import ADDITIVE, AFFINE, SPLIT, Step
 from flowavenet_plugin.flow.wavenet import WaveNet
 from flowavenet_plugin.kernels.scratch import Memory
@@ -110,6 +111,31 @@ class ActNorm(nn.Module):
     def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self.started = False
+
+
+class Mixing(nn.Module):
+    """Mix the channels of each column by one matrix, Glow's invertible 1x1 convolution (arXiv 1807.03039) as L U.
+
+    Both triangles have ones on their diagonals, so that the determinant is 1: scale is ActNorm's business. It starts as
+    the identity. A column that holds padding stays as it is, since padding must stay zero.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.factors = nn.Parameter(torch.zeros(channels, channels))  # L below the diagonal, U above
+
+    def forward(self, x: Tensor, cond: Tensor | None = None, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map x to z; see the module's text for shapes."""
+        return self._mix(mixing_matrix(self.factors), x, mask), x.new_zeros(x.shape[0])
+
+    def inverse(self, z: Tensor, cond: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Map z to x; see the module's text for shapes."""
+        return self._mix(inverse_mixing_matrix(self.factors), z, mask)
+
+    @staticmethod
+    def _mix(matrix: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
+        mixed = torch.matmul(matrix, x)
+        return mixed if mask is None else torch.where(mask.amin(dim=1, keepdim=True) > 0, mixed, x)
 
 
 class Coupling(nn.Module):

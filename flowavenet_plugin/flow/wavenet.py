@@ -121,6 +121,10 @@ class WaveNet(nn.Module):
         taps = FRONT_KERNEL_SIZE - 1 + (kernel_size - 1) * (2**n_layer - 1)
         self.reach = taps if causal else taps // 2
 
+    def share(self, other: WaveNet) -> None:
+        """Take over another's front, dilated layers and skip; conditioning and end stay its own."""
+        self.front, self.layers, self.skip = other.front, other.layers, other.skip
+
     def stack_parameters(self) -> list[Tensor]:
         """List the parameters in the order of :meth:`StackWeights.of`."""
         inner = [conv for layer in self.layers for conv in (layer.dilated.conv, layer.out)]

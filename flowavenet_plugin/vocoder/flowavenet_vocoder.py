@@ -32,7 +32,7 @@ class FloWaveNetVocoder(AbsVocoder):
         n_layer: int | Sequence[int] = 2,
         filter_size: int | Sequence[int] = 256,
         kernel_size: int = 3,
-        block_per_split: int = 4,
+        block_per_split: int | Sequence[int] = 4,
         affine: bool = True,
         causal: bool = False,
         upsample_scales: Sequence[int] = (16, 16),
@@ -45,6 +45,8 @@ class FloWaveNetVocoder(AbsVocoder):
         cond_channels: int | Sequence[int] = 0,
         cond_filter_size: int = 256,
         cond_n_layer: int = 2,
+        mixing: bool = False,
+        share_stacks: bool = False,
     ) -> None:
         """Build the vocoder.
 
@@ -57,7 +59,7 @@ class FloWaveNetVocoder(AbsVocoder):
             n_layer: Dilated layers per WaveNet.
             filter_size: Channels of the WaveNets.
             kernel_size: Taps of their dilated convolutions.
-            block_per_split: Blocks between two splits.
+            block_per_split: Blocks between two splits, or numbers of those that end with one.
             affine: Affine couplings, else additive.
             causal: WaveNets reach to the past only.
             upsample_scales: Their product must be ``hop_length``.
@@ -71,6 +73,8 @@ class FloWaveNetVocoder(AbsVocoder):
             cond_channels: Conditioning channels of the blocks.
             cond_filter_size: Hidden channels of the network that makes them.
             cond_n_layer: Its residual layers.
+            mixing: Steps mix channels.
+            share_stacks: WaveNets of a block share weights.
 
         Raises:
             ValueError: If the scales don't make ``hop_length``, or a size is out of range.
@@ -107,6 +111,8 @@ class FloWaveNetVocoder(AbsVocoder):
             cond_channels=cond_channels,
             cond_filter_size=cond_filter_size,
             cond_n_layer=cond_n_layer,
+            mixing=mixing,
+            share_stacks=share_stacks,
         )
 
     def loss(

@@ -21,6 +21,9 @@ OPTIONS = {
     "wide": dict(kernel_size=5, n_layer=1),
     "deep_stack": dict(n_layer=3, n_block=1),
     "per_block_sizes": dict(n_flow=[1, 2, 3], n_layer=[2, 1, 2], filter_size=[4, 8, 6], first_squeeze=4),
+    "mixing": dict(mixing=True, n_flow=3),
+    "mixing_surplus": dict(mixing=True, affine=False, upsample_scales=(3, 2), block_per_split=[1, 2]),
+    "shared": dict(share_stacks=True, n_flow=3),
     "per_block_cond": dict(cond_channels=3, cond_filter_size=5, n_flow=3),
     "per_block_cond_surplus": dict(cond_channels=[2, 3, 4], cond_filter_size=5, upsample_scales=(3,)),
 }

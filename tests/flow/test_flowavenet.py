@@ -127,6 +127,7 @@ def test_shapes_that_do_not_fit(x: Tensor, cond: Tensor, words: list[str]) -> No
         (dict(first_squeeze=1), ["first_squeeze", "1"]),
         (dict(filter_size=[8, 8]), ["filter_size", "2 values", "n_block=8"]),
         (dict(cond_channels=-1), ["cond_channels", "-1"]),
+        (dict(block_per_split=[2, 8]), ["block_per_split=[2, 8]", "n_block=8"]),
     ],
 )
 def test_sizes_that_cannot_be(options: dict, words: list[str]) -> None:

@@ -35,6 +35,9 @@ OPTIONS = [
     dict(cond_channels=[3, 4, 5], cond_filter_size=5, cond_n_layer=0, n_flow=3, first_squeeze=4, upsample_scales=(7,)),
     dict(cond_channels=3, cond_filter_size=5, n_block=5, block_per_split=1, upsample_scales=(5,)),
     dict(cond_channels=3, cond_filter_size=5, causal=True, affine=False),
+    dict(mixing=True, n_flow=3, upsample_scales=(3, 3)),
+    dict(mixing=True, affine=False, block_per_split=[1], cond_channels=3, cond_filter_size=5),
+    dict(share_stacks=True, n_flow=3),
 ]
 
 

@@ -15,6 +15,7 @@ from flowavenet_plugin.flow.transforms import (
     AdditiveCoupling,
     AffineCoupling,
     GaussianSplit,
+    Mixing,
     squeeze,
     unsqueeze,
 )
@@ -47,6 +48,10 @@ TRANSFORMS: dict[str, Callable[[], nn.Module]] = {
     "model_even_hop": lambda: model(upsample_scales=(3, 4)),  # 12 is no multiple of 2**3: padded inside
     "model_wide_kernel": lambda: model(kernel_size=5, n_layer=1),
     "model_first_squeeze": lambda: model(first_squeeze=4, n_block=2, n_flow=[1, 2], filter_size=[8, 4]),
+    "mixing": lambda: Mixing(CHANNELS),
+    "flow_step_mixing": lambda: FlowStep(CHANNELS, COND, affine=True, mixing=True, **STACK),
+    "model_mixing": lambda: model(mixing=True, n_flow=3, upsample_scales=(3, 4), block_per_split=[1]),
+    "model_shared": lambda: model(share_stacks=True, n_flow=3),
     "model_block_cond": lambda: model(cond_channels=3, cond_filter_size=5),
     "model_block_cond_even_hop": lambda: model(cond_channels=[2, 3, 4], cond_filter_size=5, upsample_scales=(3, 4)),
 }

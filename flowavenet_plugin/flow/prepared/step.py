@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from flowavenet_plugin.flow.mixing import inverse_mixing_matrix
 from flowavenet_plugin.flow.prepared.cuda_stack import make_stack
 from flowavenet_plugin.flow.prepared.layout import bit_reversal
+from flowavenet_plugin.flow.prepared.mixing import PreparedMixing
 from flowavenet_plugin.flow.prepared.stack import Cond, PreparedStack
 from flowavenet_plugin.flow.transforms import AffineCoupling
 from flowavenet_plugin.kernels.scratch import Scratch
@@ -25,12 +27,22 @@ class PreparedStep:
         a: Stream that is read, 0 or 1; the other one changes.
         block: Squeezes up to the context block: a column is ``2**block`` samples of the waveform.
         width: Samples of each stream per column.
+        mixing: What both streams go through afterwards; None: nothing.
     """
 
-    def __init__(self, stack: PreparedStack, a: int, block: int, affine: bool, scale: Tensor, shift: Tensor) -> None:
+    def __init__(
+        self,
+        stack: PreparedStack,
+        a: int,
+        block: int,
+        affine: bool,
+        scale: Tensor,
+        shift: Tensor,
+        mixing: PreparedMixing | None = None,
+    ) -> None:
         """Keep the parts; ``scale`` and ``shift`` have the shape (width,)."""
         self.stack, self.a, self.block, self.affine = stack, a, block, affine
-        self.scale, self.shift = scale, shift
+        self.scale, self.shift, self.mixing = scale, shift, mixing
         self.width = stack.channels
 
     @torch.no_grad()
@@ -133,7 +145,13 @@ def _coupling_step(
     order = bit_reversal(width.bit_length() - 1).to(norm.scale.device)
     factor, shift = 1 / norm.scale.detach()[0, :, 0], -norm.loc.detach()[0, :, 0]
     (factor_a, factor_b), (shift_a, shift_b) = factor.view(2, -1)[:, order], shift.view(2, -1)[:, order]
-    affine = isinstance(step.coupling, AffineCoupling)
+    affine, mixing = isinstance(step.coupling, AffineCoupling), None
+    if step.mixing is not None:  # ActNorm is applied with it, to both streams
+        channels = torch.cat([order, width + order])
+        matrix = inverse_mixing_matrix(step.mixing.factors.detach())[channels][:, channels]
+        mixing = PreparedMixing(matrix, factor[channels], shift[channels])
+        factor_a, factor_b = torch.ones_like(factor_a), torch.ones_like(factor_b)
+        shift_a, shift_b = torch.zeros_like(shift_a), torch.zeros_like(shift_b)
     if affine:
         end_order = torch.cat([order, width + order])
         end_scale = torch.cat([torch.ones_like(factor_b), factor_b])
@@ -142,4 +160,5 @@ def _coupling_step(
         end_order, end_scale, end_shift = order, -factor_b, shift_b
     stack = make_stack(net, n_mels, number, (half,), end_order, end_scale, end_shift, dtype)
     scale, offset = (torch.ones_like(factor_b), torch.zeros_like(shift_b)) if pending is None else pending
-    return PreparedStep(stack, a, number, affine, scale * factor_b, offset * factor_b), (factor_a, shift_a)
+    made = PreparedStep(stack, a, number, affine, scale * factor_b, offset * factor_b, mixing)
+    return made, (factor_a, shift_a)

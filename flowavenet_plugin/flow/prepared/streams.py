@@ -78,6 +78,10 @@ class StepState:
         self._clear(new, 1 - step.a, size)
         before = step.stack.left * width
         out = self._a[:, before : before + values]
+        if step.mixing is not None:
+            out, new = step.mixing(out, new, self._whole(ready, size))
+            self._clear(out, step.a, size)
+            self._clear(new, 1 - step.a, size)
         self._a, self._b = self._a[:, values:].clone(), self._b[:, values:].clone()
         self.done += ready
         return out, new
@@ -94,6 +98,16 @@ class StepState:
         inside = -(-self._lengths // (2 * self.step.width))
         reach = min(rows, self.done + ready + self.step.stack.right)
         return (torch.arange(reach, device=inside.device) < inside[:, None])[:, :, None].to(self.step.stack.dtype)
+
+    def _whole(self, ready: int, size: int | None) -> Tensor | None:
+        """Tell which of the next rows hold no padding."""
+        ends = (
+            self._lengths if self._lengths is not None or size is None else torch.tensor([size], device=self._a.device)
+        )
+        if ends is None:
+            return None
+        rows = torch.arange(self.done + 1, self.done + ready + 1, device=ends.device)
+        return (rows * 2 * self.step.width <= ends[:, None])[:, :, None]
 
     def _clear(self, new: Tensor, stream: int, size: int | None) -> None:
         """Set what lies beyond the utterance's end in its last column to zero."""
