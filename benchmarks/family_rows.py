@@ -26,6 +26,7 @@ CHANGES: dict[str, tuple[str, dict[str, object]]] = {
     "small_one_width": ("flowavenet_small", dict(filter_size=64)),
     "small_two_layers": ("flowavenet_small", dict(n_layer=2)),
     "small_no_split": ("flowavenet_small", dict(block_per_split=6)),
+    "small_prediction": ("flowavenet_small", dict(prediction_order=128)),
     "small_shared": ("flowavenet_small", dict(share_stacks=True)),
     "small_mixing": ("flowavenet_small", dict(mixing=True)),
 }
