@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from flowavenet_plugin.kernels import fused
 from flowavenet_plugin.kernels.scratch import Scratch
 
 
@@ -99,10 +100,7 @@ class WinogradConvolution(DirectConvolution):
 
     def add_to(self, out: Tensor, h: Tensor, first: int, scratch: Scratch) -> None:
         """See :meth:`DirectConvolution.add_to`."""
-        x = self._transformed(h, first, out.shape[0], scratch)
-        y = scratch.take("winograd_y", (6, x.shape[1], out.shape[1]), out)
-        torch.bmm(x, self.weight.transpose(1, 2), out=y)
-        y = y.view(6, -1, self.dilation, out.shape[1])
+        y = self._products(h, first, len(out), scratch).view(6, -1, self.dilation, out.shape[1])
         sums = scratch.take("winograd_sums", (2, *y.shape[1:]), out)
         near, far = torch.add(y[1], y[2], out=sums[0]), torch.add(y[3], y[4], out=sums[1])
         near_odd, far_odd = y[1].sub_(y[2]), y[3].sub_(y[4])
@@ -122,6 +120,24 @@ class WinogradConvolution(DirectConvolution):
         d = torch.bmm(dy, self.weight, out=x).view(6, -1, self.dilation, h.shape[1])
         self._add_input_gradient(d, self._inputs(grad_h, first, len(grad)), scratch)
 
+    def gate(self, pre: Tensor, h: Tensor, out: Tensor, scratch: Scratch) -> Tensor:
+        """Write b - 2 a b, with a and b the sigmoids of the two halves of pre plus the convolution, in few passes.
+
+        Args:
+            pre: Shape (rows, 2 * width); rows that fill the last tile may be missing.
+            h: As in :meth:`add_to`, whole tiles.
+            out: Written, shape (rows, width).
+            scratch: Buffers.
+        """
+        y = self._products(h, 0, len(h) - self.reach, scratch)
+        return fused.gate(y, pre, self.dilation, out)
+
+    def _products(self, h: Tensor, first: int, count: int, scratch: Scratch) -> Tensor:
+        """Return (G g) * (B' d), shape (6, tiles * dilation, out)."""
+        x = self._transformed(h, first, count, scratch)
+        y = scratch.take("winograd_y", (6, x.shape[1], self.weight.shape[1]), x)
+        return torch.bmm(x, self.weight.transpose(1, 2), out=y)
+
     def _inputs(self, h: Tensor, first: int, count: int) -> list[Tensor]:
         """Return the six inputs of each tile, shape (tiles, dilation, in) each, views."""
         step, width = self.dilation, h.shape[1]
@@ -133,6 +149,8 @@ class WinogradConvolution(DirectConvolution):
         """Return B' d, shape (6, tiles * dilation, in)."""
         d = self._inputs(h, first, count)
         x = scratch.take("winograd_x", (6, *d[0].shape), h)
+        if fused.takes(h):
+            return fused.inputs(h, first, self.dilation, x.view(6, -1, h.shape[1]))
         even, odd = scratch.take("winograd_parts", (2, *d[0].shape), h)
         torch.sub(d[4], d[2], alpha=4, out=even)
         torch.sub(d[3], d[1], alpha=4, out=odd)

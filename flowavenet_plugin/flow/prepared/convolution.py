@@ -7,6 +7,7 @@ from torch import Tensor
 
 from flowavenet_plugin.flow.prepared.matrices import add_product
 from flowavenet_plugin.kernels import convolution as kernel
+from flowavenet_plugin.kernels import fused
 from flowavenet_plugin.kernels.scratch import Scratch
 
 
@@ -47,6 +48,19 @@ class DilatedConvolution:
         for j, weight in enumerate(self.weights):
             add_product(out, x[:, j * self.dilation :][:, : out.shape[1]], weight)
 
+    def gate(self, pre: Tensor, x: Tensor, out: Tensor, scratch: Scratch) -> Tensor:
+        """Add the convolution to ``pre``; return b - 2 a b, with a and b the sigmoids of the two halves of it.
+
+        Args:
+            pre: Shape (B, padded rows, 2 * width).
+            x: As in :meth:`add_to`.
+            out: Room for the result, shape (B, rows, width).
+            scratch: Buffers.
+        """
+        self.add_to(pre, x, scratch)
+        a, b = pre[:, : out.shape[1]].sigmoid_().chunk(2, dim=2)
+        return torch.addcmul(b, a, b, value=-2, out=out)
+
 
 class WinogradConvolution(DilatedConvolution):
     """Three taps with half of the products, see :class:`flowavenet_plugin.kernels.convolution.WinogradConvolution`."""
@@ -67,3 +81,11 @@ class WinogradConvolution(DilatedConvolution):
         """See :meth:`DilatedConvolution.add_to`."""
         for item, own in zip(out, x, strict=True):
             self._kernel.add_to(item, own, 0, scratch)
+
+    def gate(self, pre: Tensor, x: Tensor, out: Tensor, scratch: Scratch) -> Tensor:
+        """See :meth:`DilatedConvolution.gate`."""
+        if not fused.takes(x):
+            return super().gate(pre, x, out, scratch)
+        for item, own, made in zip(pre, x, out, strict=True):
+            self._kernel.gate(item[: len(made)], own, made, scratch)
+        return out

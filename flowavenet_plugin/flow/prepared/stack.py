@@ -179,7 +179,4 @@ class PreparedStack:
         product(cond(self.halves[0], start, end), self.cond[i][0], self.bias[i], out[:, :count])
         for half, weight in zip(self.halves[1:], self.cond[i][1:], strict=True):
             add_product(out[:, :count], cond(half, start, end), weight)
-        conv.add_to(out, hidden, scratch)
-        a, b = out[:, :count].sigmoid_().chunk(2, dim=2)
-        gate = scratch.take("gate", (hidden.shape[0], count, self.width), hidden)
-        return torch.addcmul(b, a, b, value=-2, out=gate)
+        return conv.gate(out, hidden, scratch.take("gate", (hidden.shape[0], count, self.width), hidden), scratch)

@@ -1,0 +1,106 @@
+"""Sums and gates in one pass over memory, compiled from fused.c at first use where a C compiler is at hand.
+
+What is computed is that of :mod:`flowavenet_plugin.kernels.convolution`, and of its torch operators where there is no
+compiler (``$CC`` or ``cc``), or where ``FLOWAVENET_FUSED=0``. The result is kept in ``$FLOWAVENET_CACHE``, by default
+``~/.cache/flowavenet_plugin``, under a name that says for which processor, compiler and source it is.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import platform
+import subprocess
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+SOURCE = Path(__file__).with_name("fused.c")
+#: Without -ffast-math, which would change the arithmetic of the whole process.
+FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-ffp-contract=fast")
+FLAGS += ("-fopenmp", "-fPIC", "-shared")
+NAMES = {torch.float32: "float", torch.bfloat16: "bf16"}
+
+
+def takes(x: Tensor) -> bool:
+    """Whether the functions here work on a tensor: on a CPU, of float32 or bfloat16, without gradients."""
+    return x.device.type == "cpu" and x.dtype in NAMES and library() is not None
+
+
+def inputs(h: Tensor, first: int, dilation: int, out: Tensor) -> Tensor:
+    """Transform the inputs of tiles of four outputs, B' d, see :class:`.convolution.WinogradConvolution`.
+
+    Args:
+        h: Shape (rows, width), contiguous.
+        first: Row that the first tile begins with.
+        dilation: Rows from tap to tap.
+        out: Written, shape (6, tiles * dilation, width).
+    """
+    start = h.data_ptr() + first * h.shape[1] * h.element_size()
+    sizes = (out.shape[1] // dilation, dilation, h.shape[1], torch.get_num_threads())
+    getattr(library(), f"inputs_{NAMES[h.dtype]}")(
+        ctypes.c_void_p(start), ctypes.c_void_p(out.data_ptr()), *_longs(sizes)
+    )
+    return out
+
+
+def gate(y: Tensor, pre: Tensor, dilation: int, out: Tensor) -> Tensor:
+    """Write b - 2 a b, with a and b the sigmoids of the two halves of pre + A' y.
+
+    Args:
+        y: The six products of each tile, shape (6, tiles * dilation, 2 * width), contiguous.
+        pre: What is added to the convolution, shape (rows, 2 * width), contiguous.
+        dilation: Rows from tap to tap.
+        out: Written, shape (rows, width), contiguous.
+    """
+    sizes = (len(pre), y.shape[1] // dilation, dilation, out.shape[1], torch.get_num_threads())
+    pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (y, pre, out))
+    getattr(library(), f"gate_{NAMES[y.dtype]}")(*pointers, *_longs(sizes))
+    return out
+
+
+def _longs(values: tuple[int, ...]) -> tuple[ctypes.c_long, ...]:
+    return tuple(map(ctypes.c_long, values))
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """Return the compiled functions; None: there is no compiler, or they aren't wanted."""
+    if os.environ.get("FLOWAVENET_FUSED", "1") == "0":
+        return None
+    try:
+        return ctypes.CDLL(str(_compiled()))
+    except (OSError, subprocess.CalledProcessError) as error:
+        logging.debug(f"kernels/fused.c isn't used: {error}")
+        return None
+
+
+def _compiled() -> Path:
+    """Return the shared library, compiled unless it was before."""
+    compiler = os.environ.get("CC", "cc").split()
+    version = subprocess.run([*compiler, "--version"], capture_output=True, check=True).stdout
+    known = [SOURCE.read_bytes(), version, " ".join(FLAGS).encode(), _processor()]
+    name = f"fused-{hashlib.sha256(b'|'.join(known)).hexdigest()[:16]}.so"
+    folder = Path(os.environ.get("FLOWAVENET_CACHE") or Path.home() / ".cache/flowavenet_plugin")
+    if (folder / name).exists():
+        return folder / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as work:  # renamed when whole: other processes may do the same
+        made = Path(work) / name
+        subprocess.run([*compiler, *FLAGS, str(SOURCE), "-o", str(made), "-lm"], capture_output=True, check=True)
+        made.replace(folder / name)
+    return folder / name
+
+
+def _processor() -> bytes:
+    """Say what -march=native depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_bytes().splitlines()
+        return b"".join(sorted({line for line in lines if line.startswith((b"flags", b"model", b"Features"))}))
+    except OSError:
+        return platform.processor().encode()
