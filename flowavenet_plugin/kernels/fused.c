@@ -92,6 +92,28 @@ static inline float sigmoid(float x) {
         }                                                                                                              \
     }
 
+// out = relu(bias + W' x): x are `size` values, of rows that begin `stride` values apart, W is (size, width)
+#define DEFINE_FRONT(NAME, TYPE, STORE)                                                                                \
+    void front_##NAME(const float *restrict x, const float *restrict weight, const float *restrict bias,               \
+                      TYPE *restrict out, long rows, long stride, long size, long width, long threads) {               \
+        _Pragma("omp parallel for schedule(static) num_threads(threads)") for (long row = 0; row < rows; row++) {      \
+            const float *restrict own = x + row * stride;                                                              \
+            float sums[CHANNELS];                                                                                      \
+            for (long begin = 0; begin < width; begin += CHANNELS) {                                                   \
+                const long count = width - begin < CHANNELS ? width - begin : CHANNELS;                                \
+                memcpy(sums, bias + begin, count * sizeof(float));                                                     \
+                for (long k = 0; k < size; k++) {                                                                      \
+                    const float value = own[k], *restrict w = weight + k * width + begin;                              \
+                    _Pragma("omp simd") for (long c = 0; c < count; c++) sums[c] += value * w[c];                      \
+                }                                                                                                      \
+                TYPE *restrict to = out + row * width + begin;                                                         \
+                _Pragma("omp simd") for (long c = 0; c < count; c++) to[c] = STORE(sums[c] > 0 ? sums[c] : 0);         \
+            }                                                                                                          \
+        }                                                                                                              \
+    }
+
 #define CHANNELS 256
+DEFINE_FRONT(float, float, store_float)
+DEFINE_FRONT(bf16, uint16_t, store_bf16)
 DEFINE(float, float, load_float, store_float)
 DEFINE(bf16, uint16_t, load_bf16, store_bf16)

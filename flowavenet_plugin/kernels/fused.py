@@ -64,6 +64,22 @@ def gate(y: Tensor, pre: Tensor, dilation: int, out: Tensor) -> Tensor:
     return out
 
 
+def front(x: Tensor, stride: int, weight: Tensor, bias: Tensor, out: Tensor) -> Tensor:
+    """Write relu(x @ weight + bias) of overlapping windows of x.
+
+    Args:
+        x: Values, float32, contiguous; row i of the product reads those from i * stride on.
+        stride: Values from row to row.
+        weight: float32, shape (size of a window, width), contiguous.
+        bias: float32, shape (width,).
+        out: Written, shape (rows, width), contiguous.
+    """
+    sizes = (len(out), stride, *weight.shape, torch.get_num_threads())
+    pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (x, weight, bias, out))
+    getattr(library(), f"front_{NAMES[out.dtype]}")(*pointers, *_longs(sizes))
+    return out
+
+
 def _longs(values: tuple[int, ...]) -> tuple[ctypes.c_long, ...]:
     return tuple(map(ctypes.c_long, values))
 

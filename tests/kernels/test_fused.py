@@ -65,6 +65,15 @@ def test_sigmoids_far_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @needs_compiler
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_front_is_a_product_of_windows(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(40), torch.randn(6, 300), torch.randn(300)
+    out = fused.front(x, 2, weight, bias, torch.empty(18, 300, dtype=dtype))
+    torch.testing.assert_close(out, (x.unfold(0, 6, 2) @ weight + bias).relu().to(dtype), rtol=1e-2, atol=2e-6)
+
+
+@needs_compiler
 def test_it_is_compiled_once_and_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FLOWAVENET_CACHE", str(tmp_path / "cache"))
     fused.library.cache_clear()

@@ -10,10 +10,13 @@ from torch import Tensor, nn
 from flowavenet_plugin.flow.prepared.convolution import DilatedConvolution, WinogradConvolution
 from flowavenet_plugin.flow.prepared.layout import bit_reversal, cond_in_time
 from flowavenet_plugin.flow.prepared.matrices import add_product, product
+from flowavenet_plugin.kernels import fused
 from flowavenet_plugin.kernels.gated_stack import RESIDUAL
 from flowavenet_plugin.kernels.scratch import Scratch
 from flowavenet_plugin.kernels.stack_weights import SCALE_SLOPE
 
+#: Values that a front convolution reads, up to which a library's product is slower than the compiled one.
+SMALL_FRONT = 24
 #: Conditioning of a half (0 or 1; None: all) for rows from first to last, shape (B, rows, values).
 Cond = Callable[[int | None, int, int], Tensor]
 
@@ -165,7 +168,10 @@ class PreparedStack:
         start, end = span
         window = x[:, (start - self.front_left - first + self.left) * self.channels :]
         columns = window.unfold(1, self.front.shape[0], self.channels)[:, : end - start]
-        if self.front.dtype == self.dtype:
+        if self.front.dtype == torch.float32 and len(self.front) <= SMALL_FRONT and fused.takes(out):
+            for item, made in zip(window, out, strict=True):
+                fused.front(item.contiguous(), self.channels, self.front, self.front_bias, made)
+        elif self.front.dtype == self.dtype:
             product(columns, self.front, self.front_bias, out).relu_()
         else:
             out.copy_(torch.matmul(columns, self.front).add_(self.front_bias).relu_())
