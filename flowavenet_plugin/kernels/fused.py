@@ -91,7 +91,7 @@ def library() -> ctypes.CDLL | None:
         return None
     try:
         return ctypes.CDLL(str(_compiled()))
-    except (OSError, subprocess.CalledProcessError) as error:
+    except (OSError, RuntimeError, subprocess.CalledProcessError) as error:  # no home: RuntimeError
         logging.debug(f"kernels/fused.c isn't used: {error}")
         return None
 
