@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import mmap
 import sys
 import threading
 
-import numpy as np
 import torch
 from torch import Tensor
 
-#: Bytes from which on it pays to keep memory; from 4 MiB on NumPy asks Linux for large pages.
+#: Bytes from which on it pays to keep memory.
 LARGE = 2**20
-#: Bytes of a line of the processor's cache.
-LINE = 64
 
 
 class Memory:
     """Large tensors on a CPU whose memory goes to the next one of that size, once nothing refers to it any more.
 
     Gradients and activations come and go in each training step, always of the same sizes. On other devices PyTorch's
-    own allocator does that. What a few turns in a row didn't use is given back.
+    own allocator does that. What a few turns in a row didn't use is given back. Linux is asked for large pages.
     """
 
-    #: References to an array that no tensor uses: the list's, the loop's and the count's own.
+    #: References to pages that no tensor uses: the list's, the loop's and the count's own.
     UNUSED = 3
     #: Turns that unused memory is kept.
     KEPT_TURNS = 2
 
     def __init__(self) -> None:
-        self._arrays: dict[int, list[np.ndarray]] = {}
+        self._pages: dict[int, list[mmap.mmap]] = {}
         self._last: dict[int, int] = {}  # turn in which a size was last wanted
         self._turn = 0
         self._lock = threading.Lock()
@@ -45,7 +44,7 @@ class Memory:
         with self._lock:
             self._turn += 1
             for size in [size for size, last in self._last.items() if self._turn - last > self.KEPT_TURNS]:
-                del self._arrays[size], self._last[size]
+                del self._pages[size], self._last[size]
 
     def empty(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """Return an uninitialised tensor of the type of ``like``."""
@@ -53,19 +52,20 @@ class Memory:
         if like.device.type != "cpu" or size < LARGE:
             return like.new_empty(shape)
         with self._lock:
-            memory = self._take(size)
-        start = -memory.data_ptr() % LINE
-        return memory[start : start + size].view(like.dtype).view(shape)
+            return torch.frombuffer(self._take(size), dtype=like.dtype).view(shape)
 
-    def _take(self, size: int) -> Tensor:
+    def _take(self, size: int) -> mmap.mmap:
         self._last[size] = self._turn
-        arrays = self._arrays.setdefault(size, [])
-        for array in arrays:
-            if sys.getrefcount(array) == self.UNUSED:  # a tensor made from it refers to it
-                return torch.from_numpy(array)
-        array = np.empty(size + LINE, dtype=np.uint8)
-        arrays.append(array)
-        return torch.from_numpy(array)
+        pages = self._pages.setdefault(size, [])
+        for unused in pages:
+            if sys.getrefcount(unused) == self.UNUSED:  # a tensor made from it refers to it
+                return unused
+        made = mmap.mmap(-1, size)
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            with contextlib.suppress(OSError):  # a kernel without them
+                made.madvise(mmap.MADV_HUGEPAGE)
+        pages.append(made)
+        return made
 
 
 class Scratch:

@@ -7,10 +7,9 @@ import pickle
 
 import torch
 
-from flowavenet_plugin.kernels import scratch as module
-from flowavenet_plugin.kernels.scratch import Memory, Scratch
+from flowavenet_plugin.kernels.scratch import LARGE, Memory, Scratch
 
-SIZE = module.LARGE  # floats: four times as many bytes
+SIZE = LARGE  # floats: four times as many bytes
 
 
 def test_scratch_hands_out_memory_again_unless_it_is_too_small_or_of_another_type() -> None:
@@ -27,7 +26,7 @@ def test_memory_comes_back_when_nothing_refers_to_it_and_not_before() -> None:
     memory, like = Memory(), torch.zeros(0)
     first = memory.empty((SIZE,), like)
     place = first.data_ptr()
-    assert place % module.LINE == 0 and first.is_contiguous()
+    assert place % 64 == 0 and first.is_contiguous()
     part = first[10:20]  # a view keeps it
     del first
     other = memory.empty((SIZE,), like)
@@ -51,14 +50,14 @@ def test_memory_that_no_turn_uses_is_given_back() -> None:
     for _ in range(Memory.KEPT_TURNS + 1):
         memory.turn()
         memory.empty((2 * SIZE,), like)
-    assert list(memory._arrays) == [8 * SIZE]
+    assert list(memory._pages) == [8 * SIZE]
     kept.fill_(1)  # still its holder's own
     assert memory.empty((SIZE,), like).data_ptr() != kept.data_ptr()
 
 
 def test_small_tensors_and_copies_of_a_memory_share_nothing() -> None:
     memory, like = Memory(), torch.zeros(0, dtype=torch.bfloat16)
-    assert memory.empty((4, 5), like).dtype == torch.bfloat16 and not memory._arrays
+    assert memory.empty((4, 5), like).dtype == torch.bfloat16 and not memory._pages
     large = memory.empty((SIZE, 2), like)
-    assert large.shape == (SIZE, 2) and large.dtype == torch.bfloat16 and memory._arrays
-    assert not copy.deepcopy(memory)._arrays and not pickle.loads(pickle.dumps(memory))._arrays
+    assert large.shape == (SIZE, 2) and large.dtype == torch.bfloat16 and memory._pages
+    assert not copy.deepcopy(memory)._pages and not pickle.loads(pickle.dumps(memory))._pages
