@@ -100,7 +100,11 @@ class WinogradConvolution(DirectConvolution):
 
     def add_to(self, out: Tensor, h: Tensor, first: int, scratch: Scratch) -> None:
         """See :meth:`DirectConvolution.add_to`."""
-        y = self._products(h, first, len(out), scratch).view(6, -1, self.dilation, out.shape[1])
+        y = self._products(h, first, len(out), scratch)
+        if fused.takes(y):
+            fused.add_outputs(y, self.dilation, out)
+            return
+        y = y.view(6, -1, self.dilation, out.shape[1])
         sums = scratch.take("winograd_sums", (2, *y.shape[1:]), out)
         near, far = torch.add(y[1], y[2], out=sums[0]), torch.add(y[3], y[4], out=sums[1])
         near_odd, far_odd = y[1].sub_(y[2]), y[3].sub_(y[4])
@@ -117,7 +121,11 @@ class WinogradConvolution(DirectConvolution):
         dy = self._transformed_gradient(grad, scratch)
         x = self._transformed(h, first, len(grad), scratch)
         grad_weight.baddbmm_(dy.transpose(1, 2), x, beta=min(first, 1))
-        d = torch.bmm(dy, self.weight, out=x).view(6, -1, self.dilation, h.shape[1])
+        d = torch.bmm(dy, self.weight, out=x)
+        if fused.takes(d):
+            fused.add_input_gradients(d, first, self.dilation, grad_h)
+            return
+        d = d.view(6, -1, self.dilation, h.shape[1])
         self._add_input_gradient(d, self._inputs(grad_h, first, len(grad)), scratch)
 
     def gate(self, pre: Tensor, h: Tensor, out: Tensor, scratch: Scratch) -> Tensor:
@@ -168,6 +176,8 @@ class WinogradConvolution(DirectConvolution):
         """Return A dy, shape (6, tiles * dilation, out)."""
         rows = grad.view(-1, 4, self.dilation, grad.shape[1]).unbind(1)
         y = scratch.take("winograd_y", (6, *rows[0].shape), grad)
+        if fused.takes(grad):
+            return fused.gradients(grad, self.dilation, y.view(6, -1, grad.shape[1]))
         even, odd = scratch.take("winograd_sums", (2, *rows[0].shape), grad)
         torch.add(rows[0], rows[2], out=even)
         torch.add(rows[1], rows[3], out=odd)

@@ -112,7 +112,70 @@ static inline float sigmoid(float x) {
         }                                                                                                              \
     }
 
+#define DEFINE_TRAINING(NAME, TYPE, LOAD, STORE)                                                                       \
+    /* rows of out += A' y: y is 6 planes of tiles * dilation rows of `width` */                                       \
+    void outputs_##NAME(const TYPE *restrict y, TYPE *restrict out, long tiles, long dilation, long width, long threads) {\
+        const long plane = tiles * dilation * width, step = dilation * width;                                          \
+        _Pragma("omp parallel for schedule(static) num_threads(threads)") for (long row = 0; row < tiles * dilation; row++) {\
+            const TYPE *restrict v = y + row * width;                                                                  \
+            TYPE *restrict to = out + ((row / dilation) * 4 * dilation + row % dilation) * width;                      \
+            _Pragma("omp simd") for (long c = 0; c < width; c++) {                                                     \
+                const float y1 = LOAD(v[c + plane]), y2 = LOAD(v[c + 2 * plane]);                                      \
+                const float y3 = LOAD(v[c + 3 * plane]), y4 = LOAD(v[c + 4 * plane]);                                  \
+                const float near = y1 + y2, far = y3 + y4, near_odd = y1 - y2, far_odd = y3 - y4;                      \
+                to[c] = STORE(LOAD(to[c]) + LOAD(v[c]) + near + far);                                                  \
+                to[c + step] = STORE(LOAD(to[c + step]) + near_odd + 2 * far_odd);                                     \
+                to[c + 2 * step] = STORE(LOAD(to[c + 2 * step]) + near + 4 * far);                                     \
+                to[c + 3 * step] = STORE(LOAD(to[c + 3 * step]) + near_odd + 8 * far_odd + LOAD(v[c + 5 * plane]));    \
+            }                                                                                                          \
+        }                                                                                                              \
+    }                                                                                                                  \
+    /* y = A dy, 6 planes, of the gradients of rows */                                                                 \
+    void gradients_##NAME(const TYPE *restrict grad, TYPE *restrict y, long tiles, long dilation, long width,          \
+                          long threads) {                                                                              \
+        const long plane = tiles * dilation * width, step = dilation * width;                                          \
+        _Pragma("omp parallel for schedule(static) num_threads(threads)") for (long row = 0; row < tiles * dilation; row++) {\
+            const TYPE *restrict d = grad + ((row / dilation) * 4 * dilation + row % dilation) * width;                \
+            TYPE *restrict to = y + row * width;                                                                       \
+            _Pragma("omp simd") for (long c = 0; c < width; c++) {                                                     \
+                const float d0 = LOAD(d[c]), d1 = LOAD(d[c + step]), d2 = LOAD(d[c + 2 * step]), d3 = LOAD(d[c + 3 * step]);\
+                const float even = d0 + d2, odd = d1 + d3, even_far = d0 + 4 * d2, odd_far = 2 * d1 + 8 * d3;          \
+                to[c] = d[c];                                                                                          \
+                to[c + plane] = STORE(even + odd);                                                                     \
+                to[c + 2 * plane] = STORE(even - odd);                                                                 \
+                to[c + 3 * plane] = STORE(even_far + odd_far);                                                         \
+                to[c + 4 * plane] = STORE(even_far - odd_far);                                                         \
+                to[c + 5 * plane] = d[c + 3 * step];                                                                   \
+            }                                                                                                          \
+        }                                                                                                              \
+    }                                                                                                                  \
+    /* rows of grad += B x, 6 planes; tiles overlap, so that each thread has channels of its own */                    \
+    void input_gradients_##NAME(const TYPE *restrict x, TYPE *restrict grad, long tiles, long dilation, long width,    \
+                                long threads) {                                                                        \
+        const long plane = tiles * dilation * width, step = dilation * width, share = (width + threads - 1) / threads; \
+        _Pragma("omp parallel for schedule(static) num_threads(threads)") for (long part = 0; part < threads; part++) {\
+            const long begin = part * share, end = begin + share < width ? begin + share : width;                      \
+            for (long row = 0; row < tiles * dilation; row++) {                                                        \
+                const TYPE *restrict v = x + row * width;                                                              \
+                TYPE *restrict to = grad + ((row / dilation) * 4 * dilation + row % dilation) * width;                 \
+                _Pragma("omp simd") for (long c = begin; c < end; c++) {                                               \
+                    const float d0 = LOAD(v[c]), d1 = LOAD(v[c + plane]), d2 = LOAD(v[c + 2 * plane]);                 \
+                    const float d3 = LOAD(v[c + 3 * plane]), d4 = LOAD(v[c + 4 * plane]), d5 = LOAD(v[c + 5 * plane]); \
+                    const float near = d1 + d2, far = d3 + d4, near_odd = d1 - d2, far_odd = d3 - d4;                  \
+                    to[c] = STORE(LOAD(to[c]) + 4 * d0);                                                               \
+                    to[c + step] = STORE(LOAD(to[c + step]) - 4 * near_odd - 2 * far_odd + 4 * d5);                    \
+                    to[c + 2 * step] = STORE(LOAD(to[c + 2 * step]) - 5 * d0 - 4 * near - far);                        \
+                    to[c + 3 * step] = STORE(LOAD(to[c + 3 * step]) + near_odd + 2 * far_odd - 5 * d5);                \
+                    to[c + 4 * step] = STORE(LOAD(to[c + 4 * step]) + d0 + near + far);                                \
+                    to[c + 5 * step] = STORE(LOAD(to[c + 5 * step]) + d5);                                             \
+                }                                                                                                      \
+            }                                                                                                          \
+        }                                                                                                              \
+    }
+
 #define CHANNELS 256
+DEFINE_TRAINING(float, float, load_float, store_float)
+DEFINE_TRAINING(bf16, uint16_t, load_bf16, store_bf16)
 DEFINE_FRONT(float, float, store_float)
 DEFINE_FRONT(bf16, uint16_t, store_bf16)
 DEFINE(float, float, load_float, store_float)

@@ -28,8 +28,8 @@ NAMES = {torch.float32: "float", torch.bfloat16: "bf16"}
 
 
 def takes(x: Tensor) -> bool:
-    """Whether the functions here work on a tensor: on a CPU, of float32 or bfloat16, without gradients."""
-    return x.device.type == "cpu" and x.dtype in NAMES and library() is not None
+    """Whether the functions here work on a tensor: on a CPU, of float32 or bfloat16, contiguous."""
+    return x.device.type == "cpu" and x.dtype in NAMES and x.is_contiguous() and library() is not None
 
 
 def inputs(h: Tensor, first: int, dilation: int, out: Tensor) -> Tensor:
@@ -47,6 +47,30 @@ def inputs(h: Tensor, first: int, dilation: int, out: Tensor) -> Tensor:
         ctypes.c_void_p(start), ctypes.c_void_p(out.data_ptr()), *_longs(sizes)
     )
     return out
+
+
+def add_outputs(y: Tensor, dilation: int, out: Tensor) -> None:
+    """Add A' y, (6, tiles * dilation, width), to the rows of ``out``, (4 * tiles * dilation, width)."""
+    _transform("outputs", y, dilation, out.data_ptr())
+
+
+def gradients(grad: Tensor, dilation: int, out: Tensor) -> Tensor:
+    """Write A dy of the rows ``grad`` to ``out``; shapes as in :func:`add_outputs`."""
+    sizes = (out.shape[1] // dilation, dilation, out.shape[2], torch.get_num_threads())
+    pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (grad, out))
+    getattr(library(), f"gradients_{NAMES[out.dtype]}")(*pointers, *_longs(sizes))
+    return out
+
+
+def add_input_gradients(x: Tensor, first: int, dilation: int, grad: Tensor) -> None:
+    """Add B x, (6, tiles * dilation, width), to the rows of ``grad`` that the tiles read, from ``first`` on."""
+    _transform("input_gradients", x, dilation, grad.data_ptr() + first * grad.shape[1] * grad.element_size())
+
+
+def _transform(name: str, planes: Tensor, dilation: int, rows: int) -> None:
+    sizes = (planes.shape[1] // dilation, dilation, planes.shape[2], torch.get_num_threads())
+    function = getattr(library(), f"{name}_{NAMES[planes.dtype]}")
+    function(ctypes.c_void_p(planes.data_ptr()), ctypes.c_void_p(rows), *_longs(sizes))
 
 
 def gate(y: Tensor, pre: Tensor, dilation: int, out: Tensor) -> Tensor:

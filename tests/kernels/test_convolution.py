@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,26 +15,28 @@ from flowavenet_plugin.kernels.scratch import Scratch
 @pytest.mark.parametrize("kind", [DirectConvolution, WinogradConvolution])
 @pytest.mark.parametrize("dilation", [1, 2, 4])
 @pytest.mark.parametrize("pieces", [1, 3])
-def test_output_and_gradients_are_torchs(kind: type, dilation: int, pieces: int) -> None:
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])  # of the latter sums are compiled where they can be
+def test_output_and_gradients_are_torchs(kind: type, dilation: int, pieces: int, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
+    close = partial(torch.testing.assert_close, **({} if dtype == torch.float64 else dict(rtol=1e-4, atol=1e-4)))
     step = 8 * dilation
     rows, scratch = pieces * step, Scratch()
-    taps = torch.randn(3, 5, 4).double().requires_grad_()  # (taps, out, in)
-    h = torch.randn(rows + 2 * dilation, 4).double().requires_grad_()
+    taps = torch.randn(3, 5, 4).to(dtype).requires_grad_()  # (taps, out, in)
+    h = torch.randn(rows + 2 * dilation, 4).to(dtype).requires_grad_()
     expected = F.conv1d(h.t()[None], taps.permute(1, 2, 0), dilation=dilation)[0].t()
-    grad = torch.randn_like(expected)
+    grad = torch.randn_like(expected).contiguous()
     expected_grads = torch.autograd.grad(expected, [h, taps], grad)
 
     convolution = kind(taps.detach(), dilation)
-    out = torch.ones(rows, 5).double()
+    out = torch.ones(rows, 5).to(dtype)
     grad_h, grad_weight = torch.ones_like(h), torch.full_like(convolution.weight, float("nan"))
     for first in range(0, rows, step):
         convolution.add_to(out[first : first + step], h.detach(), first, scratch)
         piece = grad[first : first + step]
         convolution.backward(piece, h.detach(), first, grad_h, grad_weight, scratch)
-    torch.testing.assert_close(out - 1, expected.detach())
-    torch.testing.assert_close(grad_h - 1, expected_grads[0])
-    torch.testing.assert_close(convolution.taps_gradient(grad_weight), expected_grads[1])
+    close(out - 1, expected.detach())
+    close(grad_h - 1, expected_grads[0])
+    close(convolution.taps_gradient(grad_weight), expected_grads[1])
 
 
 def test_float32_stays_as_exact_as_sums_of_such_a_length_are() -> None:
