@@ -193,6 +193,7 @@ speak_first() {
     local name out model_file=${trained_model#*=} inference_args="--temperature none" # the model's own
     for name in ${decode_sets}; do
         out=${expdir}/${trained_model%%=*}/${name}
+        need "${dumpdir}/${feats_extract}/${name}/feats.scp" 1
         log "Speech of ${name} by ${model_file}, writes ${out}/wav"
         forget_old_audio "${dumpdir}/${feats_extract}/${name}/feats_extract.yaml" "${out}"
         synthesise "${out}" "${dumpdir}/${feats_extract}/${name}/feats.scp" --scp "${dumpdir}/${feats_extract}/${name}/feats.scp"
