@@ -213,7 +213,8 @@ class FloWaveNet(nn.Module):
     def _cond_orders(self, device: torch.device) -> list[Tensor]:
         """List where each block's squeezed conditioning channels are among the values of 2, 4, ... columns."""
         if device not in self._orders:
-            self._orders[device] = [self._cond_order(i).to(device) for i in range(len(self.blocks))]
+            with torch.inference_mode(False):  # training will use them, too
+                self._orders[device] = [self._cond_order(i).to(device) for i in range(len(self.blocks))]
         return self._orders[device]
 
     def _cond_order(self, index: int) -> Tensor:

@@ -293,9 +293,11 @@ def _slaney(hertz: Tensor) -> Tensor:
 
 
 def _cholesky(correlation: Tensor) -> Tensor:
-    """Cholesky factor of the covariance of samples whose correlation is (B, n), shape (B, n, n)."""
+    """Cholesky factor of the covariance of samples whose correlation is (B, n), shape (B, n, n); NaN: it has none."""
     places = torch.arange(correlation.shape[1], device=correlation.device)
-    return torch.linalg.cholesky(correlation[:, (places[:, None] - places).abs()])
+    # Without torch's own check, which would wait for the GPU: training skips an update that isn't finite.
+    factor, failed = torch.linalg.cholesky_ex(correlation[:, (places[:, None] - places).abs()])
+    return factor.masked_fill((failed != 0)[:, None, None], math.nan)
 
 
 def _toeplitz(column: Tensor, size: int) -> Tensor:

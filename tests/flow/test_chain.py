@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from flowavenet_plugin.flow import FloWaveNet
 from flowavenet_plugin.flow.transforms import squeeze, sum_samples, unsqueeze
@@ -215,6 +216,43 @@ def test_a_network_used_twice_gets_the_sum_of_both_gradients_and_each_hook_once(
     for name, parameter in network.named_parameters():
         torch.testing.assert_close(parameter.grad, expected[0][name] + expected[1][name])
     assert sorted(calls) == sorted(dict(network.named_parameters()))
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("padded", [False, True], ids=["full", "padded"])
+@pytest.mark.parametrize("reversible", [True, False], ids=["rebuilt", "kept"])
+def test_what_the_caller_holds_is_not_written_to(reversible: bool, padded: bool, batch: int) -> None:
+    network = build(reversible=reversible)
+    x, cond = data(network, batch)
+    lengths = torch.tensor([x.shape[2] - 1, x.shape[2] // 2, x.shape[2]][:batch]) if padded else None
+    noise, logdet = network(x, cond, lengths)
+    grads = torch.randn_like(noise), torch.randn_like(logdet)
+    held = [x, cond, noise, logdet, *grads, *network.parameters(), *network.buffers()]
+    versions, values = [tensor._version for tensor in held], [tensor.detach().clone() for tensor in held]
+    torch.autograd.backward((noise, logdet), grads)
+    network(x, cond, lengths)
+    assert [tensor._version for tensor in held] == versions
+    assert all(torch.equal(tensor, value) for tensor, value in zip(held, values, strict=True))
+
+
+@pytest.mark.parametrize("reversible", [True, False])
+def test_training_goes_on_after_inference_mode(reversible: bool) -> None:
+    network, expected = build(reversible=reversible), build(reversible=reversible)
+    x, cond = data(network)
+    with torch.inference_mode():
+        first = network.eval()(x, cond)
+    assert first[0].is_inference()
+    network.train()
+    ours = gradients(network, network(x, cond), x, cond)
+    assert worst(ours, gradients(expected, expected(x, cond), x, cond)) == 0
+
+
+def test_checkpointing_gives_the_same_gradients() -> None:
+    network = build()
+    x, cond = data(network)
+    expected = gradients(network, network(x, cond), x, cond)
+    ours = gradients(network, checkpoint(network, x, cond, use_reentrant=False), x, cond)
+    assert worst(ours, expected) < 1e-12
 
 
 def test_gradients_of_a_block_arrive_before_the_block_below_runs_backwards() -> None:

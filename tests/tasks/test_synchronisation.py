@@ -65,9 +65,13 @@ def waits(model: ESPnetVocoderModel, batch: dict[str, Tensor]) -> list[str]:
     return mode.found
 
 
-@pytest.mark.parametrize("reversible", [True, False])
-def test_a_step_on_whole_segments_reads_no_value(reversible: bool) -> None:
-    model, batch = build(reversible=reversible), segments(5)
+#: Whatever is trained, nothing may wait.
+OPTIONS = [dict(), dict(reversible=False), dict(prediction_order=8)]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_a_step_on_whole_segments_reads_no_value(options: dict[str, object]) -> None:
+    model, batch = build(**options), segments(5)
     assert "speech_lengths" not in batch
     assert set(waits(model, batch)) == {"aten._local_scalar_dense.default"}  # ActNorm asks whether it has started
     assert waits(model, batch) == []
@@ -102,10 +106,11 @@ def on_gpu(model: ESPnetVocoderModel) -> ESPnetVocoderModel:
     return model
 
 
+@pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("frames", [5, 3], ids=["whole", "padded"])
-def test_a_forward_pass_on_a_gpu_reads_no_value(frames: int) -> None:
+def test_a_forward_pass_on_a_gpu_reads_no_value(frames: int, options: dict[str, object]) -> None:
     """Fake tensors refuse to tell values that the host can't know."""
-    model, batch = build(), segments(frames)
+    model, batch = build(**options), segments(frames)
     assert ("speech_lengths" in batch) == (frames == 3)
     with FakeTensorMode(allow_non_fake_inputs=True):
         loss, stats, weight = on_gpu(model)(
