@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,10 +28,18 @@ def whole_files_only() -> Iterator[None]:
             plain_save(obj, f, *args, **kwargs)
             return
         partial = Path(f).with_name(f".{Path(f).name}.partial")
-        with open(partial, "wb") as file:
-            plain_save(obj, file, *args, **kwargs)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with open(partial, "wb") as file:
+                plain_save(obj, file, *args, **kwargs)
+                file.flush()
+                os.fsync(file.fileno())
+        except (OSError, RuntimeError) as error:  # torch makes a RuntimeError of a full disk
+            partial.unlink(missing_ok=True)
+            free = shutil.disk_usage(partial.parent).free / 2**30
+            raise OSError(
+                f"{f} could not be written ({free:.2f} GB are free there): {error}. What was there before is "
+                "untouched: started again, training goes on after the last whole epoch"
+            ) from error
         os.replace(partial, f)
 
     torch.save = save

@@ -18,7 +18,7 @@ from torch import nn
 
 from flowavenet_plugin.tasks.averaging import WeightAverage
 from flowavenet_plugin.tasks.samples import show_samples
-from flowavenet_plugin.tasks.saving import check_whole, finish_last_epoch, whole_files_only
+from flowavenet_plugin.tasks.saving import finish_last_epoch, whole_files_only
 from flowavenet_plugin.tasks.schedule import BudgetHalving
 from flowavenet_plugin.tasks.watch import WatchedBatches
 
@@ -89,7 +89,7 @@ class VocoderTrainer(Trainer):
         """Train.
 
         Raises:
-            ValueError: If an option is out of range, or the checkpoint to resume from is broken.
+            ValueError: If an option is out of range.
             RuntimeError: If too many updates in a row had to be skipped.
         """
         options = trainer_options
@@ -98,10 +98,8 @@ class VocoderTrainer(Trainer):
             options.average = WeightAverage(optimizers[0], options.ema_decay)
         checkpoint = Path(options.output_dir) / "checkpoint.pth"
         with whole_files_only():
-            if options.resume and checkpoint.exists():
-                check_whole(checkpoint)
-                if _is_first(distributed_option):
-                    finish_last_epoch(checkpoint.parent, options.best_model_criterion)
+            if options.resume and checkpoint.exists() and _is_first(distributed_option):
+                finish_last_epoch(checkpoint.parent, options.best_model_criterion)
             super().run(
                 optimizers=optimizers,
                 schedulers=schedulers,

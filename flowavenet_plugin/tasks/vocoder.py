@@ -27,6 +27,7 @@ from flowavenet_plugin.data.stats import read_stats
 from flowavenet_plugin.tasks.espnet_model import ESPnetVocoderModel
 from flowavenet_plugin.tasks.samples import MAX_SECONDS
 from flowavenet_plugin.tasks.segments import CheckPair, SegmentCollate
+from flowavenet_plugin.tasks.starting_point import check_starting_point
 from flowavenet_plugin.tasks.trainer import VocoderTrainer
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
 from flowavenet_plugin.vocoder.loading import PREFIX, check_keys, read_config, read_state_dict, vocoder_from_config
@@ -121,6 +122,31 @@ class VocoderTask(AbsTask):
         if args.feats_stats is not None:
             _load_feats_stats(vocoder, args.feats_stats)
         return ESPnetVocoderModel(vocoder, getattr(args, "dequantize", False))  # older configurations lack it
+
+    @classmethod
+    def check_required_command_args(cls, args: argparse.Namespace) -> None:
+        """Check the command line before any process is started.
+
+        Raises:
+            ValueError: If there are fewer GPUs than asked for.
+        """
+        super().check_required_command_args(args)
+        if args.ngpu > (found := torch.cuda.device_count()):
+            raise ValueError(
+                f"--ngpu {args.ngpu} needs as many CUDA devices, but PyTorch sees {found}: look at nvidia-smi and "
+                "CUDA_VISIBLE_DEVICES, or train on the CPU (--ngpu 0)"
+            )
+
+    @classmethod
+    def build_optimizers(cls, args: argparse.Namespace, model: torch.nn.Module) -> list[torch.optim.Optimizer]:
+        """Build the optimiser; the last moment before ESPnet2 replaces the folder's config.yaml, so checks come here.
+
+        Raises:
+            ValueError: If the checkpoint to resume from, or the weights of ``--init_param``, don't fit the options.
+        """
+        if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
+            check_starting_point(args, model)
+        return super().build_optimizers(args, model)
 
     @classmethod
     def main_worker(cls, args: argparse.Namespace) -> None:

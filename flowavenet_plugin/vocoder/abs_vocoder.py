@@ -18,9 +18,11 @@ class AbsVocoder(nn.Module, ABC):
     Attributes:
         state_is_whole: Whether parameters and buffers are all tensors of the class: it is then loaded without memory
             for weights that are replaced at once.
+        changeable: Options of the constructor that may change while a run of training goes on.
     """
 
     state_is_whole = False
+    changeable: Sequence[str] = ()
 
     def __init__(self, fs: int, hop_length: int, n_mels: int) -> None:
         """Keep the sizes.

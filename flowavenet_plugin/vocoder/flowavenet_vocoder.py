@@ -21,6 +21,7 @@ class FloWaveNetVocoder(AbsVocoder):
     """Un-normalised mel-spectrogram in, waveform out, by inverting a :class:`FloWaveNet`; defaults are the paper's."""
 
     state_is_whole = True
+    changeable = ("temperature", "reversible")
 
     def __init__(
         self,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,17 +70,17 @@ def assert_equal_experiments(one: Path, other: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "place, time", [("ema.pth", 2), ("checkpoint.pth", 2), ("2epoch.pth", 1), ("4epoch.pth", 1), ("latest.pth", 4)]
+    "place, at", [("ema.pth", 2), ("checkpoint.pth", 2), ("2epoch.pth", 1), ("4epoch.pth", 1), ("latest.pth", 4)]
 )
 def test_killed_while_writing(
-    corpus: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, time: int
+    corpus: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, at: int
 ) -> None:
     calls = []
 
     def kill_at(function: Callable[..., None], path_of: Callable[..., str]) -> Callable[..., None]:
         def until(*args: object, **kwargs: object) -> None:
             calls.append(path_of(*args))
-            if calls.count(place) == time:
+            if calls.count(place) == at:
                 raise Killed
             function(*args, **kwargs)
 
@@ -87,7 +90,7 @@ def test_killed_while_writing(
         patch.setattr(os, "replace", kill_at(os.replace, lambda source, target: Path(target).name))
         patch.setattr(Path, "symlink_to", kill_at(Path.symlink_to, lambda link, target: link.name))
         main(command(corpus, tmp_path))
-    assert not (tmp_path / place).exists() or time > 1
+    assert not (tmp_path / place).exists() or at > 1
     assert (tmp_path / f".{place}.partial").exists() or place == "latest.pth"
     main(command(corpus, tmp_path))
     assert_equal_experiments(whole, tmp_path)
@@ -103,6 +106,45 @@ def test_killed_in_the_middle_of_an_epoch(corpus: Path, whole: Path, tmp_path: P
     assert (tmp_path / "2epoch.pth").exists() and not (tmp_path / "3epoch.pth").exists()
     main(command(corpus, tmp_path))
     assert_equal_experiments(whole, tmp_path)
+
+
+def test_killed_twice_at_random(corpus: Path, whole: Path, tmp_path: Path) -> None:
+    seed = random.randrange(10**6)  # another one each time; the messages name it
+    moments = random.Random(seed)
+    script = [sys.executable, "-m", "flowavenet_plugin.bin.vocoder_train", *command(corpus, tmp_path)]
+    statuses = []
+    for most in (25, 10):  # of about 40 lines that the whole run writes to its log
+        last, seen = moments.randint(1, most), 0
+        with subprocess.Popen(script, stderr=subprocess.PIPE, text=True) as process:
+            for line in process.stderr:
+                seen += seen > 0 or "epoch started" in line
+                if seen == last:
+                    time.sleep(moments.uniform(0, 0.05))
+                    process.send_signal(signal.SIGKILL)
+        statuses.append(process.returncode)
+    assert set(statuses) <= {-signal.SIGKILL, 0} and -signal.SIGKILL in statuses  # 0: it was faster than the signal
+    main(command(corpus, tmp_path))
+    try:
+        assert_equal_experiments(whole, tmp_path)
+    except AssertionError as error:
+        raise AssertionError(f"seed {seed}") from error
+
+
+def test_a_full_disk_costs_one_epoch_at_most(corpus: Path, whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "exp", symlinks=True)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "exp").glob("*.pth")}
+    longer = [*command(corpus, tmp_path / "exp"), "--max_epoch", "5", "--use_matplotlib", "false"]
+    size = len(before["checkpoint.pth"]) * 3 // 4  # no file may become larger, as if the disk were full
+    code = f"import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size})); "
+    code += "sys.argv = sys.argv[1:]; runpy.run_module('flowavenet_plugin.bin.vocoder_train', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code, "train", *longer], capture_output=True, text=True)
+    assert done.returncode not in (0, -signal.SIGXFSZ)
+    assert "checkpoint.pth could not be written" in done.stderr and "goes on after the last" in done.stderr
+    after = {path.name: path.read_bytes() for path in (tmp_path / "exp").glob("*.pth")}
+    assert after.keys() == before.keys() and after["checkpoint.pth"] == before["checkpoint.pth"]
+    assert not list((tmp_path / "exp").glob(".*.partial"))
+    main(longer)
+    assert (tmp_path / "exp" / "5epoch.pth").exists()
 
 
 def test_a_truncated_checkpoint_says_how_to_go_on(corpus: Path, whole: Path, tmp_path: Path) -> None:

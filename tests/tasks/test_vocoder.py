@@ -140,18 +140,31 @@ def test_a_vocoder_of_a_third_party_trains(options: Callable[..., list[str]], tm
     "changes, words",
     [
         (dict(segment_length=16), ["segment_length 16", "32"]),
+        (dict(ngpu=99), ["--ngpu 99", f"sees {torch.cuda.device_count()}", "--ngpu 0"]),
         (dict(vocoder_conf="n_bloks=3"), ["n_bloks"]),
         (dict(feats_extract_conf="hop=3"), ["'hop'", "hop_length"]),
         (dict(feats_extract_conf="n_mels=7"), ["7", "6"]),
     ],
 )
-def test_options_that_cannot_be(options: Callable[..., list[str]], changes: dict, words: list[str]) -> None:
+def test_options_that_cannot_be(
+    options: Callable[..., list[str]], tmp_path: Path, changes: dict, words: list[str]
+) -> None:
     command = options()
     for key, value in changes.items():
         command += [f"--{key}", str(value)]
     with pytest.raises(ValueError) as error:
         main(command)
     assert all(word in str(error.value) for word in words), str(error.value)
+    assert not (tmp_path / "exp" / "checkpoint.pth").exists()
+
+
+def test_a_batch_larger_than_the_corpus_and_segments_of_part_frames(
+    options: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    main(options(max_epoch=1, batch_size=100, num_iters_per_epoch=2, segment_length=511, use_amp="true"))
+    assert (tmp_path / "exp" / "1epoch.pth").exists()
+    states = torch.load(tmp_path / "exp" / "checkpoint.pth", weights_only=False)
+    assert states["reporter"]["stats"][1]["train"]["total_count"] == 2  # of all six utterances each
 
 
 def test_a_config_key_that_no_class_takes(
