@@ -149,6 +149,8 @@ def ratios(rows: dict[str, dict[str, float]]) -> dict[str, float]:
         found["step_time_ratio"] = rows["plain"]["seconds"] / original["seconds"]
         found["reversible_step_time_ratio"] = rows["reversible"]["seconds"] / original["seconds"]
         found["loss_difference"] = abs(rows["plain"]["loss"] - original["loss"])
+        if "bf16" in rows:
+            found["bf16_step_time_ratio"] = rows["bf16"]["seconds"] / original["seconds"]
     return found
 
 

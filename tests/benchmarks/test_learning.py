@@ -8,13 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS = ("loader", "same_learning", "dequantization")
+SCRIPTS = ("loader", "same_learning", "dequantization", "bfloat16")
 
 
 @pytest.fixture
@@ -22,6 +24,59 @@ def same_learning(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """Import the script as Python runs it: with its folder on the path."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     return importlib.import_module("same_learning")
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    """Return a folder of five noisy tones in 16-bit wav files."""
+    rng = np.random.default_rng(0)
+    for i in range(5):
+        tone = 0.3 * np.sin(0.05 * (i + 1) * np.arange(6000)) + 0.02 * rng.standard_normal(6000)
+        soundfile.write(tmp_path / f"{i}.wav", tone, 22050, subtype="PCM_16")
+    return tmp_path
+
+
+def figures(script: str, clips: Path, *options: str) -> dict[str, Any]:
+    """Run a benchmark of two seeds, twelve steps each, and read its last line."""
+    (clips / "train.yaml").write_text("vocoder_conf: {n_block: 2, n_flow: 1, filter_size: 4}")
+    command = [sys.executable, str(ROOT / "benchmarks" / f"{script}.py"), "--data", str(clips), "--steps", "12"]
+    command += [
+        "--config",
+        str(clips / "train.yaml"),
+        "--batch_size",
+        "2",
+        "--frames",
+        "4",
+        "--device",
+        "cpu",
+        *options,
+    ]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+
+
+def test_figures_of_bfloat16(clips: Path) -> None:
+    found = figures("bfloat16", clips)
+    assert found["steps"] == 12 and found["clips"] == 4 and found["held_out"] == 1 and found["seeds"] == 2
+    # The same start and segments, so that rounding is all that differs, and less of it where nothing was rounded.
+    assert found["curves_apart_nudged"] <= found["curves_apart_bfloat16"]
+    assert 0 < found["curves_apart_bfloat16"] < found["curves_apart_seeds"]
+    gains = np.subtract(found["held_out_bfloat16"], found["held_out_float32"])
+    assert found["held_out_gain"] == pytest.approx(gains.mean()) and gains.any() and np.abs(gains).max() < 0.05
+
+
+def test_figures_of_dequantisation(clips: Path) -> None:
+    found = figures("dequantization", clips, "--quick")
+    assert found["seeds"] == 1 and found["gain"] == found["gains"][0] != 0
+    assert found["gain"] == found["log_likelihood_with"] - found["log_likelihood_without"]
+
+
+def test_curves_are_compared_by_their_smoothed_second_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    bfloat16 = importlib.import_module("bfloat16")
+    one = [0.0] * 40
+    other = [9.0] * 10 + [0.5, -0.5] * 15  # far apart at first; later noise that the mean over four steps takes out
+    assert bfloat16.apart(one, other) == pytest.approx(0.0)
+    assert bfloat16.apart(one, [value + 1 for value in other]) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
