@@ -29,7 +29,7 @@ NAMES = {torch.float32: "float", torch.bfloat16: "bf16"}
 
 def takes(x: Tensor) -> bool:
     """Whether the functions here work on a tensor: on a CPU, of float32 or bfloat16, contiguous."""
-    return x.device.type == "cpu" and x.dtype in NAMES and x.is_contiguous() and library() is not None
+    return x.device.type == "cpu" and x.dtype in NAMES and x.is_contiguous() and functions() is not None
 
 
 def inputs(h: Tensor, first: int, dilation: int, out: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ def inputs(h: Tensor, first: int, dilation: int, out: Tensor) -> Tensor:
     """
     start = h.data_ptr() + first * h.shape[1] * h.element_size()
     sizes = (out.shape[1] // dilation, dilation, h.shape[1], torch.get_num_threads())
-    getattr(library(), f"inputs_{NAMES[h.dtype]}")(
+    getattr(functions(), f"inputs_{NAMES[h.dtype]}")(
         ctypes.c_void_p(start), ctypes.c_void_p(out.data_ptr()), *_longs(sizes)
     )
     return out
@@ -58,7 +58,7 @@ def gradients(grad: Tensor, dilation: int, out: Tensor) -> Tensor:
     """Write A dy of the rows ``grad`` to ``out``; shapes as in :func:`add_outputs`."""
     sizes = (out.shape[1] // dilation, dilation, out.shape[2], torch.get_num_threads())
     pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (grad, out))
-    getattr(library(), f"gradients_{NAMES[out.dtype]}")(*pointers, *_longs(sizes))
+    getattr(functions(), f"gradients_{NAMES[out.dtype]}")(*pointers, *_longs(sizes))
     return out
 
 
@@ -69,7 +69,7 @@ def add_input_gradients(x: Tensor, first: int, dilation: int, grad: Tensor) -> N
 
 def _transform(name: str, planes: Tensor, dilation: int, rows: int) -> None:
     sizes = (planes.shape[1] // dilation, dilation, planes.shape[2], torch.get_num_threads())
-    function = getattr(library(), f"{name}_{NAMES[planes.dtype]}")
+    function = getattr(functions(), f"{name}_{NAMES[planes.dtype]}")
     function(ctypes.c_void_p(planes.data_ptr()), ctypes.c_void_p(rows), *_longs(sizes))
 
 
@@ -84,7 +84,7 @@ def gate(y: Tensor, pre: Tensor, dilation: int, out: Tensor) -> Tensor:
     """
     sizes = (len(pre), y.shape[1] // dilation, dilation, out.shape[1], torch.get_num_threads())
     pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (y, pre, out))
-    getattr(library(), f"gate_{NAMES[y.dtype]}")(*pointers, *_longs(sizes))
+    getattr(functions(), f"gate_{NAMES[y.dtype]}")(*pointers, *_longs(sizes))
     return out
 
 
@@ -100,7 +100,7 @@ def front(x: Tensor, stride: int, weight: Tensor, bias: Tensor, out: Tensor) -> 
     """
     sizes = (len(out), stride, *weight.shape, torch.get_num_threads())
     pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (x, weight, bias, out))
-    getattr(library(), f"front_{NAMES[out.dtype]}")(*pointers, *_longs(sizes))
+    getattr(functions(), f"front_{NAMES[out.dtype]}")(*pointers, *_longs(sizes))
     return out
 
 
@@ -109,7 +109,7 @@ def _longs(values: tuple[int, ...]) -> tuple[ctypes.c_long, ...]:
 
 
 @functools.cache
-def library() -> ctypes.CDLL | None:
+def functions() -> ctypes.CDLL | None:
     """Return the compiled functions; None: there is no compiler, or they aren't wanted."""
     if os.environ.get("FLOWAVENET_FUSED", "1") == "0":
         return None

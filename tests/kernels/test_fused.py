@@ -13,13 +13,13 @@ from flowavenet_plugin.flow.prepared.convolution import WinogradConvolution
 from flowavenet_plugin.kernels import fused
 from flowavenet_plugin.kernels.scratch import Scratch
 
-needs_compiler = pytest.mark.skipif(fused.library() is None, reason="no C compiler (cc), or FLOWAVENET_FUSED=0")
+needs_compiler = pytest.mark.skipif(fused.functions() is None, reason="no C compiler (cc), or FLOWAVENET_FUSED=0")
 
 
 @pytest.fixture(autouse=True)
 def forget() -> Iterator[None]:
     yield
-    fused.library.cache_clear()
+    fused.functions.cache_clear()
 
 
 def gates(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, dilation: int, rows: int) -> list[torch.Tensor]:
@@ -76,25 +76,25 @@ def test_front_is_a_product_of_windows(dtype: torch.dtype) -> None:
 @needs_compiler
 def test_it_is_compiled_once_and_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FLOWAVENET_CACHE", str(tmp_path / "cache"))
-    fused.library.cache_clear()
-    assert fused.library() is not None
+    fused.functions.cache_clear()
+    assert fused.functions() is not None
     (made,) = (tmp_path / "cache").iterdir()
     before = made.stat().st_mtime_ns
-    fused.library.cache_clear()
-    assert fused.library() is not None and made.stat().st_mtime_ns == before
+    fused.functions.cache_clear()
+    assert fused.functions() is not None and made.stat().st_mtime_ns == before
 
 
 def test_without_compiler_torch_does_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name, value in (("CC", "false"), ("CC", str(tmp_path / "none")), ("FLOWAVENET_FUSED", "0")):
         monkeypatch.setenv("FLOWAVENET_CACHE", str(tmp_path))
         monkeypatch.setenv(name, value)
-        fused.library.cache_clear()
-        assert fused.library() is None and not fused.takes(torch.zeros(1))
+        fused.functions.cache_clear()
+        assert fused.functions() is None and not fused.takes(torch.zeros(1))
         monkeypatch.delenv(name)
 
 
 def test_the_source_compiles_without_a_warning(tmp_path: Path) -> None:
-    if fused.library() is None:
+    if fused.functions() is None:
         pytest.skip("no C compiler")
     command = [
         "cc",
