@@ -131,7 +131,7 @@ for name in names:
 check "no batch of zero" refuses "--batch_size must be at least 1, not 0" mini --stage 3 --batch_size 0
 check "a packed model serves without training" mini --stage 3 --stop_stage 3 --download_model "${PWD}/${zip}"
 check "its audio" there exp/voc_train_ten_steps_valid.loss.best/decode_flowavenet_valid.loss.best/dev/wav/wav.scp
-check "a model that is there speaks before training" mini --stage 1 --stop_stage 1 --trained_model "old=${zip}"
+check "a model that is there speaks before training" mini --nj 4 --stage 1 --stop_stage 1 --trained_model "old=${zip}"
 check "and says where" says "${PWD}/exp/old/eval1/wav/MINI-0024.wav"
 check "at its own temperature" grep -q -- "--temperature none" exp/old/dev/log/vocoder_inference.1.log
 check "and joins the tables" mini --stage 4 --stop_stage 4 --temperatures "" --trained_model "old=${zip}"
