@@ -155,10 +155,10 @@ class WinogradConvolution(DirectConvolution):
 
     def _transformed(self, h: Tensor, first: int, count: int, scratch: Scratch) -> Tensor:
         """Return B' d, shape (6, tiles * dilation, in)."""
-        d = self._inputs(h, first, count)
-        x = scratch.take("winograd_x", (6, *d[0].shape), h)
+        x = scratch.take("winograd_x", (6, count // self.tile, self.dilation, h.shape[1]), h)
         if fused.takes(h):
             return fused.inputs(h, first, self.dilation, x.view(6, -1, h.shape[1]))
+        d = self._inputs(h, first, count)
         even, odd = scratch.take("winograd_parts", (2, *d[0].shape), h)
         torch.sub(d[4], d[2], alpha=4, out=even)
         torch.sub(d[3], d[1], alpha=4, out=odd)

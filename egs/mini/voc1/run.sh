@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The quick start: every stage on the bundled corpus (26 clips, 2 minutes of speech) with a small model, on a CPU.
-# The voice in the box says the held-out clips first: speech to hear within a minute. Makes the Python environment before
+# Where ../../voice/voc1/voice.zip is there, that voice says the held-out clips first. Makes the Python environment before
 # all if there is none. Takes all options of the top run.sh.
 set -euo pipefail
 
