@@ -16,25 +16,24 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import soundfile
 import torch
 from family_rows import PRESETS, names, options
-from torch import Tensor
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from flowavenet_plugin.data.features import build_feats_extract, extract
 from flowavenet_plugin.evaluation.metrics import log_spectral_distance
-from flowavenet_plugin.flow import FloWaveNet
-from flowavenet_plugin.flow.prepared import PreparedFlow
 from flowavenet_plugin.tasks.espnet_model import ESPnetVocoderModel
 from flowavenet_plugin.tasks.segments import SegmentCollate
 from flowavenet_plugin.vocoder.flowavenet_vocoder import FloWaveNetVocoder
 
 FS, HOP, N_MELS = 22050, 256, 80
+#: Of a flow that isn't wanted, beside a prediction that is.
+TINY = dict(n_block=1, n_flow=1, n_layer=1, filter_size=1)
 SYNTHETIC = Path(__file__).parents[1] / "egs/mini/voc1/corpus"
 Clip = tuple[str, dict[str, np.ndarray]]
 Row = dict[str, object]
@@ -60,20 +59,26 @@ def read_clips(folder: Path) -> tuple[list[Clip], list[Clip]]:
 
 
 def count(name: str) -> Row:
-    """Count parameters, and operations of one second of speech."""
+    """Count parameters, and operations of one second of speech (of the prediction: its products only)."""
     frames = round(FS / HOP)
-    flow_options = {key: value for key, value in options(name).items() if not key.startswith("prediction")}
-    with torch.device("meta"), torch.no_grad():
-        vocoder = FloWaveNetVocoder(FS, HOP, N_MELS, **options(name))
-        flow = FloWaveNet(n_mels=N_MELS, **flow_options).eval()
-        with FlopCounterMode(display=False) as counter:
-            flow.inverse(torch.zeros(1, 1, frames * HOP), torch.zeros(1, N_MELS, frames))
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with torch.device("meta"):
+            vocoder = FloWaveNetVocoder(FS, HOP, N_MELS, **options(name)).eval()
+            vocoder.flow.inverse(torch.zeros(1, 1, frames * HOP), torch.zeros(1, N_MELS, frames))
+        if vocoder.prediction is not None:
+            prediction = FloWaveNetVocoder(FS, HOP, N_MELS, **TINY, **_prediction(name)).prediction
+            feats = torch.zeros(1, frames, N_MELS)
+            prediction.inverse(torch.zeros(1, frames * HOP), feats, feats)
     gflop = counter.get_total_flops() / 1e9 / (frames * HOP / FS)
     return dict(parameters=sum(p.numel() for p in vocoder.parameters()), gflop_per_second=gflop)
 
 
-def hifigan() -> Callable[[Tensor, Tensor], Tensor]:
-    """Return ESPnet2's HiFi-GAN v1 generator, a function of noise and conditioning like ours."""
+def _prediction(name: str) -> dict[str, object]:
+    return {key: value for key, value in options(name).items() if key.startswith("prediction") or key == "mel_range"}
+
+
+def hifigan() -> nn.Module:
+    """Return ESPnet2's HiFi-GAN v1 generator: features (1, n_mels, frames) to sound."""
     from espnet2.gan_tts.hifigan import HiFiGANGenerator
 
     generator = HiFiGANGenerator(
@@ -81,24 +86,27 @@ def hifigan() -> Callable[[Tensor, Tensor], Tensor]:
     )
     generator.remove_weight_norm()
     generator.eval()
-    return lambda noise, cond: generator(cond)
+    return generator
 
 
 @torch.no_grad()
 def speed(name: str, args: argparse.Namespace) -> Row:
-    """Return the real-time factors of a row and of HiFi-GAN, which take turns; the first turn isn't counted."""
+    """Return the real-time factors of a row and of HiFi-GAN, which take turns; the first turn isn't counted.
+
+    Ours is the whole vocoder, from features to sound.
+    """
     torch.set_num_threads(args.threads)
-    flow_options = {key: value for key, value in options(name).items() if not key.startswith("prediction")}
-    ours = PreparedFlow(FloWaveNet(n_mels=N_MELS, **flow_options).eval(), release=True).inverse
+    vocoder = FloWaveNetVocoder(FS, HOP, N_MELS, **options(name)).eval()
+    vocoder.for_inference()
     frames = round(args.seconds * FS / HOP)
-    noise, cond = torch.randn(1, 1, frames * HOP), torch.randn(1, N_MELS, frames)
-    systems = (ours, hifigan())
+    feats, generator = torch.randn(frames, N_MELS) - 2, hifigan()
+    systems = (lambda: vocoder.inference(feats, seed=0), lambda: generator(feats.t()[None]))
     taken: list[list[float]] = []
     for _ in range(args.repeats + 1):
         taken.append([])
         for run in systems:
             start = time.perf_counter()
-            run(noise, cond)
+            run()
             taken[-1].append((time.perf_counter() - start) * FS / (frames * HOP))
     own, other = (statistics.median(values) for values in zip(*taken[1:], strict=True))
     return dict(rtf=own, hifigan_rtf=other, rtf_threads=args.threads)

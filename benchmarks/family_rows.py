@@ -13,22 +13,26 @@ PRESETS = {
     "flowavenet_base": "train_flowavenet_base.yaml",
     "flowavenet_small": "train_flowavenet_small.yaml",
 }
+#: Without what every preset but the paper's has.
+PLAIN = dict(prediction_order=0, mixing=False)
 #: What each row changes of another row.
 CHANGES: dict[str, tuple[str, dict[str, object]]] = {
     "paper_twin": ("flowavenet", dict(filter_size=64)),
     "twin_block_cond": ("paper_twin", dict(cond_channels=64)),
-    "small_paper_cond": ("flowavenet_small", dict(cond_channels=0)),
-    "small_squeeze_2": ("flowavenet_small", dict(first_squeeze=2, n_block=8, n_layer=2, filter_size=64)),
+    "base_plain": ("flowavenet_base", PLAIN),
+    "small_plain": ("flowavenet_small", PLAIN),
+    "small_paper_cond": ("small_plain", dict(cond_channels=0)),
+    "small_squeeze_2": ("small_plain", dict(first_squeeze=2, n_block=8, n_layer=2, filter_size=64)),
     "small_squeeze_4": (
-        "flowavenet_small",
+        "small_plain",
         dict(first_squeeze=4, n_block=7, n_layer=[2, 2, 2, 3, 3, 3, 3], filter_size=[64, 64, 64, 64, 96, 96, 128]),
     ),
-    "small_one_width": ("flowavenet_small", dict(filter_size=64)),
-    "small_two_layers": ("flowavenet_small", dict(n_layer=2)),
-    "small_no_split": ("flowavenet_small", dict(block_per_split=6)),
-    "small_prediction": ("flowavenet_small", dict(prediction_order=128)),
-    "small_shared": ("flowavenet_small", dict(share_stacks=True)),
-    "small_mixing": ("flowavenet_small", dict(mixing=True)),
+    "small_one_width": ("small_plain", dict(filter_size=64)),
+    "small_two_layers": ("small_plain", dict(n_layer=2)),
+    "small_no_split": ("small_plain", dict(block_per_split=6)),
+    "small_prediction": ("small_plain", dict(prediction_order=128)),
+    "small_shared": ("small_plain", dict(share_stacks=True)),
+    "small_mixing": ("small_plain", dict(mixing=True)),
 }
 
 

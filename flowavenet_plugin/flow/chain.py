@@ -50,7 +50,7 @@ class Chain:
     def shared(self, grad: Tensor, shape: torch.Size) -> Tensor:
         """Undo :meth:`squeezed`."""
         grad = grad.transpose(1, 2)
-        return (grad if self.order is None else grad.index_select(2, torch.argsort(self.order))).reshape(shape)
+        return (grad if self.order is None else _gather(grad, torch.argsort(self.order))).reshape(shape)
 
     def own(self, parameters: Sequence[Tensor]) -> list[list[Tensor]]:
         """Hand the steps their parameters."""
@@ -62,7 +62,12 @@ class Chain:
 def squeezed(cond: Tensor, order: Tensor | None, columns: int) -> Tensor:
     """Turn the shared conditioning (B, T * n, D / n) into (B, D, columns); ``order`` as in :class:`Chain`."""
     cond = cond.reshape(cond.shape[0], columns, -1)
-    return (cond if order is None else cond.index_select(2, order)).transpose(1, 2)
+    return (cond if order is None else _gather(cond, order)).transpose(1, 2)
+
+
+def _gather(values: Tensor, places: Tensor) -> Tensor:
+    """Pick from the last dimension; on a CPU several times faster than index_select."""
+    return values.gather(2, places.expand_as(values))
 
 
 @torch.compiler.disable

@@ -42,6 +42,20 @@ class DirectConvolution:
         for k, weight in enumerate(self.weight):
             out.addmm_(self._rows(h, k, first, out.shape[0]), weight.t())
 
+    def add_gate(self, pre: Tensor, h: Tensor, first: int, out: Tensor, scratch: Scratch) -> None:
+        """Turn ``pre`` into the sigmoids (a, b) of its two halves plus the convolution; write b - 2 a b.
+
+        Args:
+            pre: As ``out`` of :meth:`add_to`, shape (n, 2 * width).
+            h: As in :meth:`add_to`.
+            first: As in :meth:`add_to`.
+            out: Written, shape (n or less, width).
+            scratch: Buffers.
+        """
+        self.add_to(pre, h, first, scratch)
+        a, b = pre[: len(out)].sigmoid_().chunk(2, dim=1)
+        torch.addcmul(b, a, b, value=-2, out=out)
+
     def backward(
         self, grad: Tensor, h: Tensor, first: int, grad_h: Tensor, grad_weight: Tensor, scratch: Scratch
     ) -> None:
@@ -77,18 +91,21 @@ class WinogradConvolution(DirectConvolution):
     the taps.
     """
 
-    def __init__(self, taps: Tensor, dilation: int, room: Tensor | None = None) -> None:
-        """Transform the weights.
+    def __init__(self, weight: Tensor, dilation: int) -> None:
+        """Keep the weights.
 
         Args:
-            taps: Shape (3, out, in).
+            weight: From :meth:`transformed`.
             dilation: Rows from tap to tap.
-            room: Holds the transformed weights, shape (6, out, in).
         """
-        super().__init__(taps, dilation)
-        self.tile = 4 * dilation
+        self.weight, self.dilation = weight, dilation
+        self.reach, self.tile = 2 * dilation, 4 * dilation
+
+    @staticmethod
+    def transformed(taps: Tensor, room: Tensor | None = None) -> Tensor:
+        """Transform three taps (3, out, in) to G g, shape (6, out, in), in ``room`` if there is one."""
         g0, g1, g2 = taps
-        u = self.weight = taps.new_empty(6, *taps.shape[1:]) if room is None else room
+        u = taps.new_empty(6, *taps.shape[1:]) if room is None else room
         both = g0 + g2
         torch.add(both, g1, out=u[1]).mul_(-1 / 6)
         torch.sub(both, g1, out=u[2]).mul_(-1 / 6)
@@ -97,6 +114,7 @@ class WinogradConvolution(DirectConvolution):
         torch.sub(both, g1, alpha=2, out=u[4]).mul_(1 / 24)
         torch.mul(g0, 1 / 4, out=u[0])
         u[5] = g2
+        return u
 
     def add_to(self, out: Tensor, h: Tensor, first: int, scratch: Scratch) -> None:
         """See :meth:`DirectConvolution.add_to`."""
@@ -127,6 +145,13 @@ class WinogradConvolution(DirectConvolution):
             return
         d = d.view(6, -1, self.dilation, h.shape[1])
         self._add_input_gradient(d, self._inputs(grad_h, first, len(grad)), scratch)
+
+    def add_gate(self, pre: Tensor, h: Tensor, first: int, out: Tensor, scratch: Scratch) -> None:
+        """See :meth:`DirectConvolution.add_gate`."""
+        if fused.takes(pre):
+            fused.gate(self._products(h, first, len(pre), scratch), pre, self.dilation, out, keep=True)
+        else:
+            super().add_gate(pre, h, first, out, scratch)
 
     def gate(self, pre: Tensor, h: Tensor, out: Tensor, scratch: Scratch) -> Tensor:
         """Write b - 2 a b, with a and b the sigmoids of the two halves of pre plus the convolution, in few passes.

@@ -1,4 +1,4 @@
-// Sums around the products of Winograd's F(4, 3) and the gate, each in one pass; kernels/fused.py says what for.
+// Sums around the products of Winograd's F(4, 3), the gate and weight norm, in few passes; kernels/fused.py says what for.
 // Rows are of float or bfloat16 (uint16_t here); all arithmetic is in float.
 #include <math.h>
 #include <stdint.h>
@@ -55,9 +55,10 @@ static inline float sigmoid(float x) {
             }                                                                                                          \
         }                                                                                                              \
     }                                                                                                                  \
-    /* gate = b - 2 a b, of a, b = sigmoid of the two halves of pre + A' y, for the first `rows` rows */               \
-    void gate_##NAME(const TYPE *restrict y, const TYPE *restrict pre, TYPE *restrict gate, long rows, long tiles,     \
-                     long dilation, long width, long threads) {                                                        \
+    /* gate = b - 2 a b, of a, b = sigmoid of the two halves of pre + A' y, for the first `rows` rows; with `keep` */  \
+    /* the sigmoids take the place of pre */                                                                           \
+    void gate_##NAME(const TYPE *restrict y, TYPE *restrict pre, TYPE *restrict gate, long rows, long tiles,           \
+                     long dilation, long width, long keep, long threads) {                                             \
         const long plane = tiles * dilation * 2 * width;                                                               \
         _Pragma("omp parallel for schedule(static) num_threads(threads)") for (long row = 0; row < tiles * dilation; row++) {               \
             const TYPE *restrict own = y + row * 2 * width;                                                            \
@@ -80,13 +81,16 @@ static inline float sigmoid(float x) {
                 for (int i = 0; i < 4; i++) {                                                                          \
                     const long place = first + i * dilation;                                                           \
                     if (place >= rows) break;                                                                          \
-                    const TYPE *restrict base = pre + place * 2 * width + begin;                                       \
+                    TYPE *restrict base = pre + place * 2 * width + begin;                                             \
                     TYPE *restrict out = gate + place * width + begin;                                                 \
                     _Pragma("omp simd") for (long c = 0; c < count; c++) {                                             \
-                        const float a = sigmoid(sums[i][0][c] + LOAD(base[c]));                                        \
-                        const float b = sigmoid(sums[i][1][c] + LOAD(base[c + width]));                                \
+                        const float a = sums[i][0][c] = sigmoid(sums[i][0][c] + LOAD(base[c]));                        \
+                        const float b = sums[i][1][c] = sigmoid(sums[i][1][c] + LOAD(base[c + width]));                \
                         out[c] = STORE(b - 2 * a * b);                                                                 \
                     }                                                                                                  \
+                    for (int half = 0; half < 2 && keep; half++)                                                       \
+                        _Pragma("omp simd") for (long c = 0; c < count; c++)                                           \
+                            base[c + half * width] = STORE(sums[i][half][c]);                                          \
                 }                                                                                                      \
             }                                                                                                          \
         }                                                                                                              \
@@ -149,6 +153,24 @@ static inline float sigmoid(float x) {
             }                                                                                                          \
         }                                                                                                              \
     }                                                                                                                  \
+    /* pre = the gradient of what a, b = `sigmoids` are of, from the gradient of u = b - 2 a b; sums += its columns' */\
+    void gate_gradients_##NAME(const TYPE *restrict grad, const TYPE *restrict u, const TYPE *restrict sigmoids,       \
+                               TYPE *restrict pre, float *restrict sums, long rows, long width, long threads) {        \
+        _Pragma("omp parallel for schedule(static) num_threads(threads) reduction(+ : sums[:2 * width])")              \
+        for (long row = 0; row < rows; row++) {                                                                        \
+            const TYPE *restrict own = grad + row * width, *restrict v = u + row * width;                              \
+            const TYPE *restrict ab = sigmoids + row * 2 * width;                                                      \
+            TYPE *restrict to = pre + row * 2 * width;                                                                 \
+            _Pragma("omp simd") for (long c = 0; c < width; c++) {                                                     \
+                const float g = LOAD(own[c]), b = LOAD(ab[c + width]), product = g * LOAD(v[c]), inner = product - g * b;\
+                const float grad_a = inner - inner * LOAD(ab[c]), grad_b = product - product * b;                      \
+                to[c] = STORE(grad_a);                                                                                 \
+                to[c + width] = STORE(grad_b);                                                                         \
+                sums[c] += grad_a;                                                                                     \
+                sums[c + width] += grad_b;                                                                             \
+            }                                                                                                          \
+        }                                                                                                              \
+    }                                                                                                                  \
     /* rows of grad += B x, 6 planes; tiles overlap, so that each thread has channels of its own */                    \
     void input_gradients_##NAME(const TYPE *restrict x, TYPE *restrict grad, long tiles, long dilation, long width,    \
                                 long threads) {                                                                        \
@@ -180,3 +202,73 @@ DEFINE_FRONT(float, float, store_float)
 DEFINE_FRONT(bf16, uint16_t, store_bf16)
 DEFINE(float, float, load_float, store_float)
 DEFINE(bf16, uint16_t, load_bf16, store_bf16)
+
+static inline float squares(const float *restrict v, long size) {
+    float sum = 0;
+    _Pragma("omp simd reduction(+ : sum)") for (long c = 0; c < size; c++) sum += v[c] * v[c];
+    return sum;
+}
+
+// rows of out = g v / |v|
+void normalise(const float *restrict v, const float *restrict g, float *restrict out, long rows, long size, long threads) {
+    _Pragma("omp parallel for schedule(static) num_threads(threads)") for (long row = 0; row < rows; row++) {
+        const float *restrict own = v + row * size;
+        const float factor = g[row] / sqrtf(squares(own, size));
+        float *restrict to = out + row * size;
+        _Pragma("omp simd") for (long c = 0; c < size; c++) to[c] = factor * own[c];
+    }
+}
+
+// grad, of w = g v / |v|, becomes that of v; grad_g is that of g
+static inline void normalise_row(float *restrict grad, const float *restrict v, float g, float *restrict grad_g, long size) {
+    float product = 0;
+    _Pragma("omp simd reduction(+ : product)") for (long c = 0; c < size; c++) product += grad[c] * v[c];
+    const float square = squares(v, size), norm = sqrtf(square), factor = g / norm, along = product / square;
+    *grad_g = product / norm;
+    _Pragma("omp simd") for (long c = 0; c < size; c++) grad[c] = factor * (grad[c] - along * v[c]);
+}
+
+void normalise_gradients(float *restrict grad, const float *restrict v, const float *restrict g,
+                         float *restrict grad_g, long rows, long size, long threads) {
+    _Pragma("omp parallel for schedule(static) num_threads(threads)")
+    for (long row = 0; row < rows; row++) normalise_row(grad + row * size, v + row * size, g[row], grad_g + row, size);
+}
+
+// out, 6 planes of (rows, size), = G w of three taps w = g v / |v|, v is (rows, size, 3)
+void winograd_weights(const float *restrict v, const float *restrict g, float *restrict out, long rows, long size,
+                      long threads) {
+    const long plane = rows * size;
+    _Pragma("omp parallel for schedule(static) num_threads(threads)") for (long row = 0; row < rows; row++) {
+        const float *restrict own = v + row * size * 3;
+        const float factor = g[row] / sqrtf(squares(own, 3 * size));
+        float *restrict to = out + row * size;
+        _Pragma("omp simd") for (long c = 0; c < size; c++) {
+            const float w0 = factor * own[3 * c], w1 = factor * own[3 * c + 1], w2 = factor * own[3 * c + 2];
+            const float both = w0 + w2, far = w0 + 4 * w2;
+            to[c] = w0 / 4;
+            to[c + plane] = (both + w1) * (-1.0f / 6);
+            to[c + 2 * plane] = (both - w1) * (-1.0f / 6);
+            to[c + 3 * plane] = (far + 2 * w1) * (1.0f / 24);
+            to[c + 4 * plane] = (far - 2 * w1) * (1.0f / 24);
+            to[c + 5 * plane] = w2;
+        }
+    }
+}
+
+// from the gradient of winograd_weights' out: that of v, and grad_g
+void winograd_weight_gradients(const float *restrict grad, const float *restrict v, const float *restrict g,
+                               float *restrict grad_v, float *restrict grad_g, long rows, long size, long threads) {
+    const long plane = rows * size;
+    _Pragma("omp parallel for schedule(static) num_threads(threads)") for (long row = 0; row < rows; row++) {
+        const float *restrict u = grad + row * size;
+        float *restrict to = grad_v + row * size * 3;
+        _Pragma("omp simd") for (long c = 0; c < size; c++) {
+            const float u1 = u[c + plane], u2 = u[c + 2 * plane], u3 = u[c + 3 * plane], u4 = u[c + 4 * plane];
+            const float near = (u1 + u2) * (-1.0f / 6), far = u3 + u4;
+            to[3 * c] = u[c] / 4 + near + far * (1.0f / 24);
+            to[3 * c + 1] = (u1 - u2) * (-1.0f / 6) + (u3 - u4) * (1.0f / 12);
+            to[3 * c + 2] = u[c + 5 * plane] + near + far * (1.0f / 6);
+        }
+        normalise_row(to, v + row * size * 3, g[row], grad_g + row, 3 * size);
+    }
+}

@@ -1,8 +1,9 @@
-"""Sums and gates in one pass over memory, compiled from fused.c at first use where a C compiler is at hand.
+"""Sums, gates and norms in few passes over memory, compiled from fused.c at first use if a C compiler is at hand.
 
-What is computed is that of :mod:`flowavenet_plugin.kernels.convolution`, and of its torch operators where there is no
-compiler (``$CC`` or ``cc``), or where ``FLOWAVENET_FUSED=0``. The result is kept in ``$FLOWAVENET_CACHE``, by default
-``~/.cache/flowavenet_plugin``, under a name that says for which processor, compiler and source it is.
+What is computed is that of :mod:`.convolution`, :mod:`.gated_stack` and :mod:`.weight_norm`, and of torch operators
+there if there is no compiler (``$CC`` or ``cc``), or if ``FLOWAVENET_FUSED=0``. The library is kept in
+``$FLOWAVENET_CACHE``, by default ``~/.cache/flowavenet_plugin``, under a name that says for which processor, compiler
+and source it is.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def _transform(name: str, planes: Tensor, dilation: int, rows: int) -> None:
     function(ctypes.c_void_p(planes.data_ptr()), ctypes.c_void_p(rows), *_longs(sizes))
 
 
-def gate(y: Tensor, pre: Tensor, dilation: int, out: Tensor) -> Tensor:
+def gate(y: Tensor, pre: Tensor, dilation: int, out: Tensor, keep: bool = False) -> Tensor:
     """Write b - 2 a b, with a and b the sigmoids of the two halves of pre + A' y.
 
     Args:
@@ -81,11 +82,31 @@ def gate(y: Tensor, pre: Tensor, dilation: int, out: Tensor) -> Tensor:
         pre: What is added to the convolution, shape (rows, 2 * width), contiguous.
         dilation: Rows from tap to tap.
         out: Written, shape (rows, width), contiguous.
+        keep: Write the sigmoids to ``pre``.
     """
-    sizes = (len(pre), y.shape[1] // dilation, dilation, out.shape[1], torch.get_num_threads())
+    sizes = (len(out), y.shape[1] // dilation, dilation, out.shape[1], int(keep), torch.get_num_threads())
     pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (y, pre, out))
     getattr(functions(), f"gate_{NAMES[y.dtype]}")(*pointers, *_longs(sizes))
     return out
+
+
+def gate_gradients(grad: Tensor, gate: Tensor, sigmoids: Tensor, out: Tensor) -> Tensor:
+    """Write the gradient of the values that :func:`gate` takes sigmoids of; return its sum over the rows.
+
+    Args:
+        grad: Gradient of the gate, shape (rows, width), contiguous, as all here.
+        gate: Its value, b - 2 a b, shape (rows, width).
+        sigmoids: a and b, shape (rows, 2 * width).
+        out: Written, shape (rows or more, 2 * width).
+
+    Returns:
+        The sum, float32, shape (2 * width,).
+    """
+    sums = torch.zeros(sigmoids.shape[1])
+    pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (grad, gate, sigmoids, out, sums))
+    sizes = (*grad.shape, torch.get_num_threads())
+    getattr(functions(), f"gate_gradients_{NAMES[grad.dtype]}")(*pointers, *_longs(sizes))
+    return sums
 
 
 def front(x: Tensor, stride: int, weight: Tensor, bias: Tensor, out: Tensor) -> Tensor:
@@ -102,6 +123,40 @@ def front(x: Tensor, stride: int, weight: Tensor, bias: Tensor, out: Tensor) -> 
     pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (x, weight, bias, out))
     getattr(functions(), f"front_{NAMES[out.dtype]}")(*pointers, *_longs(sizes))
     return out
+
+
+def normalise(v: Tensor, g: Tensor, out: Tensor) -> None:
+    """Write g v / |v| to ``out``; all float32 and contiguous, shapes (n, m), (n, 1) and (n, m)."""
+    pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (v, g, out))
+    functions().normalise(*pointers, *_longs((*v.shape, torch.get_num_threads())))
+
+
+def normalise_gradients(grad: Tensor, v: Tensor, g: Tensor) -> Tensor:
+    """Turn ``grad``, that of :func:`normalise`'s result, into that of v, in place; return that of g, (n, 1)."""
+    grad_g = torch.empty_like(g)
+    pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (grad, v, g, grad_g))
+    functions().normalise_gradients(*pointers, *_longs((*v.shape, torch.get_num_threads())))
+    return grad_g
+
+
+def winograd_weights(v: Tensor, g: Tensor, out: Tensor) -> None:
+    """Write the transformed taps of a weight-normalised convolution, see :class:`.convolution.WinogradConvolution`.
+
+    Args:
+        v: Directions, float32 and contiguous, as all here, shape (n, m, 3).
+        g: Norms, shape (n, 1).
+        out: Written, shape (6, n, m).
+    """
+    pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (v, g, out))
+    functions().winograd_weights(*pointers, *_longs((*v.shape[:2], torch.get_num_threads())))
+
+
+def winograd_weight_gradients(grad: Tensor, v: Tensor, g: Tensor, out: Tensor) -> Tensor:
+    """Write the gradient of v, from ``grad``, that of what :func:`winograd_weights` wrote; return that of g, (n, 1)."""
+    grad_g = torch.empty_like(g)
+    pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (grad, v, g, out, grad_g))
+    functions().winograd_weight_gradients(*pointers, *_longs((*v.shape[:2], torch.get_num_threads())))
+    return grad_g
 
 
 def _longs(values: tuple[int, ...]) -> tuple[ctypes.c_long, ...]:

@@ -16,9 +16,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from flowavenet_plugin.kernels import fused
 from flowavenet_plugin.kernels.rows import Rows
 from flowavenet_plugin.kernels.scratch import Scratch
 from flowavenet_plugin.kernels.stack_weights import PIECE, StackWeights
+from flowavenet_plugin.kernels.thin_product import thin_product
 
 #: Factor of a layer's residual sum.
 RESIDUAL = math.sqrt(0.5)
@@ -163,11 +165,10 @@ def _gate(
     if weights.cond_scale[i] is None:
         torch.addmm(weights.bias[i], cond[piece], weights.cond[i].t(), out=inner)
     else:
-        torch.mm(cond[piece], weights.cond[i].t(), out=inner)
-        torch.addcmul(weights.bias[i], inner, weights.cond_scale[i], out=inner)
-    weights.dilated[i].add_to(pre, h, piece.start, scratch)
-    a, b = inner.sigmoid_().chunk(2, dim=1)
-    return torch.addcmul(b, a, b, value=-2, out=gate[piece])
+        product = thin_product(cond[piece], weights.cond[i])
+        torch.addcmul(weights.bias[i], product, weights.cond_scale[i], out=inner)
+    weights.dilated[i].add_gate(pre, h, piece.start, gate[piece], scratch)
+    return gate[piece]
 
 
 def _skips_backward(
@@ -196,8 +197,8 @@ def _gate_backward(
     scratch: Scratch,
 ) -> Tensor:
     """Return the gradient of the i-th layer's values before the sigmoids, of whole tiles; add those of its weights."""
-    u, (a, b) = kept.gates[i][piece], kept.sigmoids[i][piece].chunk(2, dim=1)
-    grad_u = torch.mm(grad_skips[piece], weights.to_skip[i], out=scratch.take("grad_gate", u.shape, u)).neg_()
+    u, sigmoids = kept.gates[i][piece], kept.sigmoids[i][piece]
+    grad_u = scratch.take("grad_gate", u.shape, u).addmm_(grad_skips[piece], weights.to_skip[i], beta=0, alpha=-1)
     _add_product(grads.to_skip[i], grad_skips[piece].t(), u, piece, -1)
     if grad_next is not None:
         grad_u.addmm_(grad_next[piece], weights.to_residual[i], alpha=-RESIDUAL)
@@ -205,14 +206,21 @@ def _gate_backward(
         grads.residual_bias[i].add_(grad_next[piece].sum(dim=0), alpha=RESIDUAL)
     grad_pre = scratch.take("grad_pre", (_room(len(u), weights), 2 * weights.width), u)
     grad_pre[len(u) :].zero_()
-    grad_a, grad_b = grad_pre[: len(u)].chunk(2, dim=1)
-    # u = b - 2 a b, so that -2 a b = u - b: all of it from products of grad_u with u, a and b.
-    product = torch.mul(grad_u, u, out=scratch.take("product", u.shape, u))
-    torch.addcmul(product, product, b, value=-1, out=grad_b)
-    product.addcmul_(grad_u, b, value=-1)
-    torch.addcmul(product, product, a, value=-1, out=grad_a)
-    grads.bias[i].add_(grad_pre.sum(dim=0))
+    grads.bias[i].add_(_gate_gradients(grad_u, u, sigmoids, grad_pre[: len(u)], scratch))
     return grad_pre
+
+
+def _gate_gradients(grad: Tensor, u: Tensor, sigmoids: Tensor, out: Tensor, scratch: Scratch) -> Tensor:
+    """Write the gradient before the sigmoids (a, b), from that of u = b - 2 a b; return its sum over the rows."""
+    if fused.takes(grad) and fused.takes(sigmoids):
+        return fused.gate_gradients(grad, u, sigmoids, out)
+    (a, b), (grad_a, grad_b) = sigmoids.chunk(2, dim=1), out.chunk(2, dim=1)
+    # -2 a b = u - b, so that all of it comes from products of grad with u, a and b.
+    product = torch.mul(grad, u, out=scratch.take("product", u.shape, u))
+    torch.addcmul(product, product, b, value=-1, out=grad_b)
+    product.addcmul_(grad, b, value=-1)
+    torch.addcmul(product, product, a, value=-1, out=grad_a)
+    return out.sum(dim=0)
 
 
 def _room(size: int, weights: StackWeights) -> int:
@@ -247,8 +255,9 @@ def _add_product(out: Tensor, x: Tensor, y: Tensor, piece: slice, alpha: float =
 
 def _add_cond_gradient(out: Tensor, x: Tensor, scale: Tensor | None, weight: Tensor) -> None:
     """Add (x * scale) @ weight to ``out``, which may be of higher precision."""
-    x = x if scale is None else x * scale
-    if out.dtype == x.dtype:
+    if scale is not None:
+        out.add_(thin_product(x * scale, weight.t()))
+    elif out.dtype == x.dtype:
         out.addmm_(x, weight)
     else:
         out.add_(x @ weight)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from flowavenet_plugin.kernels import fused
 from flowavenet_plugin.kernels.convolution import DirectConvolution, WinogradConvolution
 from flowavenet_plugin.kernels.scratch import Memory, Scratch
 from flowavenet_plugin.kernels.weight_norm import normalise, normalise_backward
@@ -158,8 +159,7 @@ class StackWeights:
         made = [front.taps_backward(grad_front, self.front_bias, 0, memory)]
         made.append(cond.backward(self.cond_of_all, torch.cat(self.bias), n))
         for i in range(n):
-            taps = self.dilated[i].taps_gradient(self.taps[i])
-            made.append(inner[2 * i].taps_backward(taps, self.bias[i], 1, memory))
+            made.append(inner[2 * i].dilated_backward(self.dilated[i], self.taps[i], self.bias[i], memory))
             parts = [(self.to_residual[i], self.residual_bias[i]), (self.to_skip[i], self.skip_sum_bias)]
             weights, biases = zip(*(part for part in parts if part[0] is not None), strict=True)
             made.append(inner[2 * i + 1].backward(torch.cat(weights), torch.cat(biases), 0))
@@ -218,12 +218,31 @@ class _Convolution:
 
     def dilated(self, layer: int, dtype: torch.dtype, scratch: Scratch, rows: int) -> DirectConvolution:
         """Return the convolution of the layer that has filters and gates."""
-        taps, dilation = self.taps(f"dilated{layer}", 1, dtype, scratch), 2**layer
-        fewer = rows >= FEWER_PRODUCTS_FROM and len(taps) == 3 and PIECE % (4 * dilation) == 0
-        if not (fewer and taps.device.type == "cpu" and dtype in (torch.float32, torch.float64)):
-            return DirectConvolution(taps, dilation)
-        room = scratch.take(f"winograd_weight{layer}", (6, *taps.shape[1:]), taps)
-        return WinogradConvolution(taps, dilation, room)
+        dilation, size = 2**layer, self.v.shape[2]
+        fewer = rows >= FEWER_PRODUCTS_FROM and size == 3 and PIECE % (4 * dilation) == 0
+        if not (fewer and self.v.device.type == "cpu" and dtype in (torch.float32, torch.float64)):
+            return DirectConvolution(self.taps(f"dilated{layer}", 1, dtype, scratch), dilation)
+        like = self.v.new_empty(0, dtype=dtype)
+        room = scratch.take(f"winograd_weight{layer}", (6, *self.v.shape[:2]), like)
+        if self._compiled(room):
+            fused.winograd_weights(self.v, self._norms(1), room)
+        else:
+            WinogradConvolution.transformed(self.taps(f"dilated{layer}", 1, dtype, scratch), room)
+        return WinogradConvolution(room, dilation)
+
+    def dilated_backward(
+        self, convolution: DirectConvolution, grad: Tensor, grad_bias: Tensor, memory: Memory
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As :meth:`backward`, from the gradient of the weight of what :meth:`dilated` returned."""
+        if not (isinstance(convolution, WinogradConvolution) and self._compiled(grad)):
+            return self.taps_backward(convolution.taps_gradient(grad), grad_bias, 1, memory)
+        grad_v = memory.empty(self.v.shape, grad)
+        grad_g = fused.winograd_weight_gradients(grad, self.v, self._norms(1), grad_v)
+        factor = self.factor(1)
+        return grad_bias * factor[:, 0], (grad_g * factor)[:, :, None], grad_v
+
+    def _compiled(self, weight: Tensor) -> bool:
+        return all(tensor.dtype == torch.float32 and fused.takes(tensor) for tensor in (self.v, weight))
 
     def backward(self, grad: Tensor, grad_bias: Tensor, gates: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return the gradients of bias, g and v from those of :meth:`matrix`, which is lost, and of the bias."""

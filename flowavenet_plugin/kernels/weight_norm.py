@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from flowavenet_plugin.kernels import fused
+
 #: Values of a piece on a CPU: both of its operands fit the cache.
 PIECE = 2**18
 
@@ -19,6 +21,9 @@ def normalise(v: Tensor, g: Tensor, out: Tensor) -> None:
         g: Norms, shape (n, 1).
         out: Shape (n, m), of any floating type.
     """
+    if _compiled(v, g, out):
+        fused.normalise(v, g, out)
+        return
     for piece in _pieces(v):
         torch.mul(v[piece], g[piece] / v[piece].norm(dim=1, keepdim=True), out=out[piece])
 
@@ -31,6 +36,8 @@ def normalise_backward(grad: Tensor, v: Tensor, g: Tensor) -> Tensor:
         v: As in :func:`normalise`.
         g: As in :func:`normalise`.
     """
+    if _compiled(grad, v, g):
+        return fused.normalise_gradients(grad, v, g)
     grad_g = torch.empty_like(g)
     for piece in _pieces(v):
         norm = v[piece].norm(dim=1, keepdim=True)
@@ -38,6 +45,10 @@ def normalise_backward(grad: Tensor, v: Tensor, g: Tensor) -> Tensor:
         factor = g[piece] / norm
         grad[piece].addcmul_(v[piece], along / norm, value=-1).mul_(factor)
     return grad_g
+
+
+def _compiled(*tensors: Tensor) -> bool:
+    return all(tensor.dtype == torch.float32 and fused.takes(tensor) for tensor in tensors)
 
 
 def _pieces(v: Tensor) -> Iterator[slice]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from flowavenet_plugin.flow.prepared.convolution import WinogradConvolution
+from flowavenet_plugin.kernels import convolution as kernel
 from flowavenet_plugin.kernels import fused
 from flowavenet_plugin.kernels.scratch import Scratch
 
@@ -62,6 +63,58 @@ def test_sigmoids_far_out(monkeypatch: pytest.MonkeyPatch) -> None:
     y, out = torch.zeros(6, 500, 2), torch.empty(2000, 1)
     a, b = torch.sigmoid(pre).unbind(1)
     torch.testing.assert_close(fused.gate(y, pre, 1, out)[:, 0], b - 2 * a * b, rtol=0, atol=1e-6)
+
+
+@needs_compiler
+@pytest.mark.parametrize(("dtype", "far"), [(torch.float32, 3e-6), (torch.bfloat16, 0.1)])
+def test_gates_of_training_keep_their_sigmoids(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, far: float) -> None:
+    torch.manual_seed(0)
+    taps, pre, h = torch.randn(3, 600, 300) / 30, torch.randn(20, 600), torch.randn(44, 300)
+    convolution = kernel.WinogradConvolution(kernel.WinogradConvolution.transformed(taps.to(dtype)), 2)
+    found = []
+    for compiled in (True, False):
+        if not compiled:
+            monkeypatch.setattr(fused, "takes", lambda tensor: False)
+        sigmoids, out = pre.to(dtype, copy=True), torch.full((19, 300), float("nan"), dtype=dtype)
+        convolution.add_gate(sigmoids[:16], h.to(dtype), 8, out[:15], Scratch())
+        found.append(torch.cat([sigmoids[:15].float(), out[:15].float()], dim=1))
+        assert torch.equal(sigmoids[16:], pre.to(dtype)[16:]) and out[15:].isnan().all()
+    torch.testing.assert_close(*found, rtol=0, atol=far)
+
+
+@needs_compiler
+@pytest.mark.parametrize(("dtype", "far"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
+@pytest.mark.parametrize("rows", [1, 21])
+def test_gradients_of_gates_are_autograds(dtype: torch.dtype, far: float, rows: int) -> None:
+    torch.manual_seed(0)
+    pre, grad = torch.randn(rows, 2 * 300, requires_grad=True), torch.randn(rows, 300).to(dtype)
+    a, b = pre.sigmoid().chunk(2, dim=1)
+    u = b - 2 * a * b
+    u.backward(grad.float())
+    sigmoids, out = torch.cat([a, b], dim=1).detach().to(dtype), torch.full((rows + 1, 600), 7.0, dtype=dtype)
+    sums = fused.gate_gradients(grad, u.detach().to(dtype), sigmoids, out)
+    torch.testing.assert_close(out[:rows].float(), pre.grad, rtol=far, atol=far)
+    torch.testing.assert_close(sums, pre.grad.sum(dim=0), rtol=far, atol=10 * far)
+    assert (out[rows:] == 7).all()
+
+
+@needs_compiler
+def test_transformed_weights_and_their_gradients_are_autograds() -> None:
+    torch.manual_seed(0)
+    v, g, grad = torch.randn(5, 37, 3, requires_grad=True), torch.rand(5, 1, requires_grad=True), torch.randn(6, 5, 37)
+    weight = v * (g / v.flatten(1).norm(dim=1, keepdim=True))[:, :, None]
+    g0, g1, g2 = weight.unbind(2)
+    near, far, odd = g0 + g2, g0 + 4 * g2, 2 * g1
+    parts = [g0 / 4, -(near + g1) / 6, -(near - g1) / 6, (far + odd) / 24, (far - odd) / 24, g2]
+    expected = torch.stack(parts)
+    expected.backward(grad)
+    out, grad_v = torch.empty(6, 5, 37), torch.empty(5, 37, 3)
+    fused.winograd_weights(v.detach(), g.detach(), out)
+    torch.testing.assert_close(out, expected.detach())
+    torch.testing.assert_close(kernel.WinogradConvolution.transformed(weight.detach().permute(2, 0, 1)), out)
+    grad_g = fused.winograd_weight_gradients(grad, v.detach(), g.detach(), grad_v)
+    torch.testing.assert_close(grad_v, v.grad)
+    torch.testing.assert_close(grad_g, g.grad)
 
 
 @needs_compiler

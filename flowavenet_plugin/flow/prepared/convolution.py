@@ -67,9 +67,10 @@ class WinogradConvolution(DilatedConvolution):
 
     def to(self, dtype: torch.dtype) -> WinogradConvolution:
         """Transform the weights, then round them."""
-        self._kernel = kernel.WinogradConvolution(torch.stack([weight.t() for weight in self.weights]), self.dilation)
+        weight = kernel.WinogradConvolution.transformed(torch.stack([weight.t() for weight in self.weights]))
         # As the product reads them, (6, in, out).
-        self._kernel.weight = self._kernel.weight.transpose(1, 2).to(dtype).contiguous().transpose(1, 2)
+        weight = weight.transpose(1, 2).to(dtype).contiguous().transpose(1, 2)
+        self._kernel = kernel.WinogradConvolution(weight, self.dilation)
         self.weights = []
         return self
 
