@@ -19,7 +19,7 @@ sys.path.insert(0, str(SCRIPT.parent))
 import family  # noqa: E402
 import family_rows  # noqa: E402
 
-from flowavenet_plugin.flow import FloWaveNet  # noqa: E402
+from flowavenet_plugin.vocoder.flowavenet_vocoder import FloWaveNetVocoder  # noqa: E402
 
 
 def run(*options: str) -> str:
