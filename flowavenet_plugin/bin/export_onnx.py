@@ -42,14 +42,18 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def exportable(vocoder: nn.Module) -> nn.Module:
+def exportable(vocoder: nn.Module, kind: str) -> nn.Module:
     """Return a module from feats (frames, n_mels) and noise (samples,) to sound (samples,), weight norm folded in.
 
-    The vocoder itself is changed: it can't be trained any more.
+    The vocoder itself is changed: it can't be trained any more. ``kind`` is that of ``--format``.
     """
     import torch
     from torch import nn
     from torch.nn.utils import parametrize
+
+    from flowavenet_plugin.flow import exported_prediction
+
+    loop = exported_prediction.scripted_loop if kind == "onnx" else exported_prediction.scanning_loop
 
     class Exported(nn.Module):
         def __init__(self) -> None:
@@ -57,11 +61,14 @@ def exportable(vocoder: nn.Module) -> nn.Module:
             self.vocoder = vocoder
 
         def forward(self, feats: Tensor, noise: Tensor) -> Tensor:
-            cond = vocoder.normalize(feats).t()[None]
+            cond = vocoder.normalize(feats)
             # Where frames aren't whole columns the end must be marked, and always is: a graph has no branches.
             ragged = vocoder.hop_length % vocoder.flow.column
             lengths = torch.full((1,), noise.shape[0]) if ragged else None
-            return vocoder.flow.inverse(noise[None, None], cond, lengths)[0, 0]
+            wav = vocoder.flow.inverse(noise[None, None], cond.t()[None], lengths)[0, 0]
+            if vocoder.prediction is None:
+                return wav
+            return exported_prediction.inverse(vocoder.prediction, wav, feats, cond, loop)
 
     for module in list(vocoder.modules()):
         if parametrize.is_parametrized(module, "weight"):
@@ -150,12 +157,7 @@ def export(args: argparse.Namespace) -> None:
     vocoder = load_vocoder(args.model_file, args.train_config)
     if not hasattr(vocoder, "flow"):
         raise ValueError(f"{args.model_file} is a {type(vocoder).__name__}, which has no flow to export")
-    if getattr(vocoder, "prediction", None) is not None:
-        raise ValueError(
-            f"{args.model_file} predicts samples from those before (prediction_order {vocoder.prediction.order}): "
-            "that is a loop over blocks, which neither format can hold for any length"
-        )
-    module = exportable(vocoder)
+    module = exportable(vocoder, args.format)
     write, run = (write_onnx, run_onnx) if args.format == "onnx" else (write_torch_export, run_torch_export)
     partial = args.output.with_name(f".{args.output.stem}.{os.getpid()}{'.onnx' if args.format == 'onnx' else '.pt2'}")
     args.output.parent.mkdir(parents=True, exist_ok=True)

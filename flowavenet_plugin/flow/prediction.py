@@ -148,11 +148,14 @@ class LinearPrediction(nn.Module):
             Filters of N * ``blocks`` blocks, float64.
         """
         with torch.autocast(feats.device.type, enabled=False):
-            learnt = self.out(torch.cat([self.hidden(context), context], dim=1)).view(-1, self.blocks, BINS)
-            places = (torch.arange(self.blocks, device=feats.device, dtype=feats.dtype) + 0.5) / self.blocks
-            mel = torch.lerp(feats[:, None], following[:, None], places[:, None])  # (N, blocks, n_mels)
-            power = torch.exp((mel @ self._bands.to(mel) + learnt).flatten(0, 1).double()) + FLOOR
-            return self._whitening(power)
+            return self._whitening(self.power(feats, following, context))
+
+    def power(self, feats: Tensor, following: Tensor, context: Tensor) -> Tensor:
+        """Return the power spectra (N * blocks, BINS), float64; arguments as of :meth:`filters`."""
+        learnt = self.out(torch.cat([self.hidden(context), context], dim=1)).view(-1, self.blocks, BINS)
+        places = (torch.arange(self.blocks, device=feats.device, dtype=feats.dtype) + 0.5) / self.blocks
+        mel = torch.lerp(feats[:, None], following[:, None], places[:, None])  # (N, blocks, n_mels)
+        return torch.exp((mel @ self._bands.to(mel) + learnt).flatten(0, 1).double()) + FLOOR
 
     def _whitening(self, power: Tensor) -> Filters:
         """Solve for the filters of power spectra (N, BINS) by Levinson's recursion."""

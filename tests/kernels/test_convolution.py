@@ -21,7 +21,9 @@ def winograd(taps: torch.Tensor, dilation: int) -> WinogradConvolution:
 @pytest.mark.parametrize("dilation", [1, 2, 4])
 @pytest.mark.parametrize("pieces", [1, 3])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])  # of the latter sums are compiled where they can be
-def test_output_and_gradients_are_torchs(kind: Callable[..., DirectConvolution], dilation: int, pieces: int, dtype: torch.dtype) -> None:
+def test_output_and_gradients_are_torchs(
+    kind: Callable[..., DirectConvolution], dilation: int, pieces: int, dtype: torch.dtype
+) -> None:
     torch.manual_seed(0)
     close = partial(torch.testing.assert_close, **({} if dtype == torch.float64 else dict(rtol=1e-4, atol=1e-4)))
     step = 8 * dilation
