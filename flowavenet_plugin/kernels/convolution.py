@@ -42,18 +42,22 @@ class DirectConvolution:
         for k, weight in enumerate(self.weight):
             out.addmm_(self._rows(h, k, first, out.shape[0]), weight.t())
 
-    def add_gate(self, pre: Tensor, h: Tensor, first: int, out: Tensor, scratch: Scratch) -> None:
-        """Turn ``pre`` into the sigmoids (a, b) of its two halves plus the convolution; write b - 2 a b.
+    def add_gate(self, pre: Tensor, h: Tensor, first: int, bias: Tensor, out: Tensor, scratch: Scratch) -> None:
+        """Turn ``pre`` into the sigmoids (a, b) of its two halves plus convolution and bias; write b - 2 a b.
 
         Args:
             pre: As ``out`` of :meth:`add_to`, shape (n, 2 * width).
             h: As in :meth:`add_to`.
             first: As in :meth:`add_to`.
+            bias: Shape (2 * width,).
             out: Written, shape (n or less, width).
             scratch: Buffers.
         """
         self.add_to(pre, h, first, scratch)
-        a, b = pre[: len(out)].sigmoid_().chunk(2, dim=1)
+        if fused.takes(pre):
+            fused.plain_gate(pre, bias, out)
+            return
+        a, b = pre[: len(out)].add_(bias).sigmoid_().chunk(2, dim=1)
         torch.addcmul(b, a, b, value=-2, out=out)
 
     def backward(
@@ -146,24 +150,25 @@ class WinogradConvolution(DirectConvolution):
         d = d.view(6, -1, self.dilation, h.shape[1])
         self._add_input_gradient(d, self._inputs(grad_h, first, len(grad)), scratch)
 
-    def add_gate(self, pre: Tensor, h: Tensor, first: int, out: Tensor, scratch: Scratch) -> None:
+    def add_gate(self, pre: Tensor, h: Tensor, first: int, bias: Tensor, out: Tensor, scratch: Scratch) -> None:
         """See :meth:`DirectConvolution.add_gate`."""
         if fused.takes(pre):
-            fused.gate(self._products(h, first, len(pre), scratch), pre, self.dilation, out, keep=True)
+            fused.gate(self._products(h, first, len(pre), scratch), pre, bias, self.dilation, out, keep=True)
         else:
-            super().add_gate(pre, h, first, out, scratch)
+            super().add_gate(pre, h, first, bias, out, scratch)
 
-    def gate(self, pre: Tensor, h: Tensor, out: Tensor, scratch: Scratch) -> Tensor:
-        """Write b - 2 a b, with a and b the sigmoids of the two halves of pre plus the convolution, in few passes.
+    def gate(self, pre: Tensor, h: Tensor, bias: Tensor, out: Tensor, scratch: Scratch) -> Tensor:
+        """Write b - 2 a b, with a and b the sigmoids of the two halves of pre, bias and the convolution, in few passes.
 
         Args:
             pre: Shape (rows, 2 * width); rows that fill the last tile may be missing.
             h: As in :meth:`add_to`, whole tiles.
+            bias: Shape (2 * width,).
             out: Written, shape (rows, width).
             scratch: Buffers.
         """
         y = self._products(h, 0, len(h) - self.reach, scratch)
-        return fused.gate(y, pre, self.dilation, out)
+        return fused.gate(y, pre, bias, self.dilation, out)
 
     def _products(self, h: Tensor, first: int, count: int, scratch: Scratch) -> Tensor:
         """Return (G g) * (B' d), shape (6, tiles * dilation, out)."""

@@ -55,10 +55,10 @@ static inline float sigmoid(float x) {
             }                                                                                                          \
         }                                                                                                              \
     }                                                                                                                  \
-    /* gate = b - 2 a b, of a, b = sigmoid of the two halves of pre + A' y, for the first `rows` rows; with `keep` */  \
-    /* the sigmoids take the place of pre */                                                                           \
-    void gate_##NAME(const TYPE *restrict y, TYPE *restrict pre, TYPE *restrict gate, long rows, long tiles,           \
-                     long dilation, long width, long keep, long threads) {                                             \
+    /* gate = b - 2 a b, of a, b = sigmoid of the two halves of bias + pre + A' y, for the first `rows` rows; with */  \
+    /* `keep` the sigmoids take the place of pre */                                                                    \
+    void gate_##NAME(const TYPE *restrict y, TYPE *restrict pre, const TYPE *restrict bias, TYPE *restrict gate,       \
+                     long rows, long tiles, long dilation, long width, long keep, long threads) {                      \
         const long plane = tiles * dilation * 2 * width;                                                               \
         _Pragma("omp parallel for schedule(static) num_threads(threads)") for (long row = 0; row < tiles * dilation; row++) {               \
             const TYPE *restrict own = y + row * 2 * width;                                                            \
@@ -66,6 +66,7 @@ static inline float sigmoid(float x) {
             float sums[4][2][CHANNELS];                                                                                \
             for (long begin = 0; begin < width; begin += CHANNELS) {                                                   \
                 const long count = width - begin < CHANNELS ? width - begin : CHANNELS;                                \
+                const TYPE *restrict offset = bias + begin;                                                            \
                 for (int half = 0; half < 2; half++) {                                                                 \
                     const TYPE *restrict v = own + half * width + begin;                                               \
                     _Pragma("omp simd") for (long c = 0; c < count; c++) {                                             \
@@ -84,14 +85,39 @@ static inline float sigmoid(float x) {
                     TYPE *restrict base = pre + place * 2 * width + begin;                                             \
                     TYPE *restrict out = gate + place * width + begin;                                                 \
                     _Pragma("omp simd") for (long c = 0; c < count; c++) {                                             \
-                        const float a = sums[i][0][c] = sigmoid(sums[i][0][c] + LOAD(base[c]));                        \
-                        const float b = sums[i][1][c] = sigmoid(sums[i][1][c] + LOAD(base[c + width]));                \
+                        const float f = LOAD(offset[c]) + LOAD(base[c]), g = LOAD(offset[c + width]) + LOAD(base[c + width]);\
+                        const float a = sums[i][0][c] = sigmoid(sums[i][0][c] + f);                                    \
+                        const float b = sums[i][1][c] = sigmoid(sums[i][1][c] + g);                                    \
                         out[c] = STORE(b - 2 * a * b);                                                                 \
                     }                                                                                                  \
                     for (int half = 0; half < 2 && keep; half++)                                                       \
                         _Pragma("omp simd") for (long c = 0; c < count; c++)                                           \
                             base[c + half * width] = STORE(sums[i][half][c]);                                          \
                 }                                                                                                      \
+            }                                                                                                          \
+        }                                                                                                              \
+    }                                                                                                                  \
+    /* the same without a convolution */                                                                               \
+    void plain_gate_##NAME(TYPE *restrict pre, const TYPE *restrict bias, TYPE *restrict gate, long rows, long width,  \
+                           long threads) {                                                                             \
+        _Pragma("omp parallel for schedule(static) num_threads(threads)") for (long row = 0; row < rows; row++) {      \
+            TYPE *restrict base = pre + row * 2 * width, *restrict out = gate + row * width;                           \
+            _Pragma("omp simd") for (long c = 0; c < width; c++) {                                                     \
+                const float a = sigmoid(LOAD(bias[c]) + LOAD(base[c]));                                                \
+                const float b = sigmoid(LOAD(bias[c + width]) + LOAD(base[c + width]));                                \
+                base[c] = STORE(a);                                                                                    \
+                base[c + width] = STORE(b);                                                                            \
+                out[c] = STORE(b - 2 * a * b);                                                                         \
+            }                                                                                                          \
+        }                                                                                                              \
+    }                                                                                                                  \
+    /* x = relu(x + bias) */                                                                                           \
+    void add_relu_##NAME(TYPE *restrict x, const TYPE *restrict bias, long rows, long width, long threads) {           \
+        _Pragma("omp parallel for schedule(static) num_threads(threads)") for (long row = 0; row < rows; row++) {      \
+            TYPE *restrict own = x + row * width;                                                                      \
+            _Pragma("omp simd") for (long c = 0; c < width; c++) {                                                     \
+                const float sum = LOAD(own[c]) + LOAD(bias[c]);                                                        \
+                own[c] = STORE(sum > 0 ? sum : 0);                                                                     \
             }                                                                                                          \
         }                                                                                                              \
     }

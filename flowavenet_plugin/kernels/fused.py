@@ -74,20 +74,37 @@ def _transform(name: str, planes: Tensor, dilation: int, rows: int) -> None:
     function(ctypes.c_void_p(planes.data_ptr()), ctypes.c_void_p(rows), *_longs(sizes))
 
 
-def gate(y: Tensor, pre: Tensor, dilation: int, out: Tensor, keep: bool = False) -> Tensor:
-    """Write b - 2 a b, with a and b the sigmoids of the two halves of pre + A' y.
+def gate(y: Tensor, pre: Tensor, bias: Tensor, dilation: int, out: Tensor, keep: bool = False) -> Tensor:
+    """Write b - 2 a b, with a and b the sigmoids of the two halves of bias + pre + A' y.
 
     Args:
         y: The six products of each tile, shape (6, tiles * dilation, 2 * width), contiguous.
         pre: What is added to the convolution, shape (rows, 2 * width), contiguous.
+        bias: Of the precision of ``pre``, as all here, shape (2 * width,).
         dilation: Rows from tap to tap.
         out: Written, shape (rows, width), contiguous.
         keep: Write the sigmoids to ``pre``.
     """
     sizes = (len(out), y.shape[1] // dilation, dilation, out.shape[1], int(keep), torch.get_num_threads())
-    pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (y, pre, out))
+    pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (y, pre, bias, out))
     getattr(functions(), f"gate_{NAMES[y.dtype]}")(*pointers, *_longs(sizes))
     return out
+
+
+def plain_gate(pre: Tensor, bias: Tensor, out: Tensor) -> None:
+    """As :func:`gate` with ``keep``, without a convolution."""
+    pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (pre, bias, out))
+    getattr(functions(), f"plain_gate_{NAMES[pre.dtype]}")(*pointers, *_longs((*out.shape, torch.get_num_threads())))
+
+
+def add_relu(x: Tensor, bias: Tensor) -> Tensor:
+    """Turn x (..., width) into relu(x + bias), in place; by torch where there is no compiled function."""
+    if not takes(x):
+        return x.add_(bias).relu_()
+    sizes = (x.numel() // x.shape[-1], x.shape[-1], torch.get_num_threads())
+    pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (x, bias))
+    getattr(functions(), f"add_relu_{NAMES[x.dtype]}")(*pointers, *_longs(sizes))
+    return x
 
 
 def gate_gradients(grad: Tensor, gate: Tensor, sigmoids: Tensor, out: Tensor) -> Tensor:

@@ -84,15 +84,13 @@ def forward(x: Tensor, cond: Tensor, weights: StackWeights, rows: Rows, scratch:
         following = None if is_last else _padded(f"hidden{i + 1}", i + 1, size, weights, x, scratch)
         for piece in _pieces(x):
             u = _gate(i, h, cond, piece, weights, sigmoids, gate, scratch)
-            if i == 0:
-                skips[piece] = weights.skip_sum_bias
-            skips[piece].addmm_(u, weights.to_skip[i].t(), alpha=-1)
+            skips[piece].addmm_(u, weights.to_skip[i].t(), alpha=-1, beta=min(i, 1))
             if following is not None:
                 torch.add(weights.residual_bias[i], core[piece], out=following[1][piece])
                 following[1][piece].addmm_(u, weights.to_residual[i].t(), beta=RESIDUAL, alpha=-RESIDUAL)
             else:
-                skips[piece].relu_()
-                torch.addmm(weights.skip_bias, skips[piece], weights.skip.t(), out=last[piece]).relu_()
+                fused.add_relu(skips[piece], weights.skip_sum_bias)
+                fused.add_relu(torch.mm(skips[piece], weights.skip.t(), out=last[piece]), weights.skip_bias)
                 torch.addmm(weights.end_bias, last[piece], weights.end.t(), out=out[piece])
         h, core = following or (h, core)
     kept.skips, kept.last = skips, last
@@ -163,11 +161,10 @@ def _gate(
     inner = pre[: _length(piece, len(gate))]
     pre[len(inner) :].zero_()
     if weights.cond_scale[i] is None:
-        torch.addmm(weights.bias[i], cond[piece], weights.cond[i].t(), out=inner)
+        torch.mm(cond[piece], weights.cond[i].t(), out=inner)
     else:
-        product = thin_product(cond[piece], weights.cond[i])
-        torch.addcmul(weights.bias[i], product, weights.cond_scale[i], out=inner)
-    weights.dilated[i].add_gate(pre, h, piece.start, gate[piece], scratch)
+        torch.mul(thin_product(cond[piece], weights.cond[i]), weights.cond_scale[i], out=inner)
+    weights.dilated[i].add_gate(pre, h, piece.start, weights.bias[i], gate[piece], scratch)
     return gate[piece]
 
 

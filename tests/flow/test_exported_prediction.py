@@ -8,7 +8,6 @@ import torch
 from flowavenet_plugin.flow import exported_prediction
 from flowavenet_plugin.flow.prediction import LinearPrediction
 
-
 SIZES = [(4, 16, 9), (8, 16, 1), (8, 16, 2), (3, 15, 4), (20, 48, 3)]  # order, hop_length, frames
 CASES = [(loop, *sizes) for loop in ("scripted_loop", "scanning_loop") for sizes in SIZES]
 

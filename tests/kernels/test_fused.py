@@ -30,13 +30,14 @@ def gates(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, dilation: int, ro
     taps = [torch.randn(width, 2 * width) / 30 for _ in range(3)]
     convolution = WinogradConvolution(taps, dilation, causal=False).to(dtype)
     padded = convolution.padded(rows)
+    bias = torch.randn(2 * width).to(dtype)
     pre, x = torch.randn(2, padded, 2 * width).to(dtype), torch.randn(2, padded + 2 * dilation, width).to(dtype)
     outs = []
     for compiled in (True, False):
         if not compiled:
             monkeypatch.setattr(fused, "takes", lambda tensor: False)
         out = torch.full((2, rows, width), float("nan"), dtype=dtype)
-        outs.append(convolution.gate(pre.clone(), x, out, Scratch()).float())
+        outs.append(convolution.gate(pre.clone(), x, bias, out, Scratch()).float())
     return outs
 
 
@@ -62,21 +63,25 @@ def test_sigmoids_far_out(monkeypatch: pytest.MonkeyPatch) -> None:
     pre = torch.linspace(-200, 200, 4004).view(2002, 2)[:2000].contiguous()
     y, out = torch.zeros(6, 500, 2), torch.empty(2000, 1)
     a, b = torch.sigmoid(pre).unbind(1)
-    torch.testing.assert_close(fused.gate(y, pre, 1, out)[:, 0], b - 2 * a * b, rtol=0, atol=1e-6)
+    torch.testing.assert_close(fused.gate(y, pre, torch.zeros(2), 1, out)[:, 0], b - 2 * a * b, rtol=0, atol=1e-6)
 
 
 @needs_compiler
 @pytest.mark.parametrize(("dtype", "far"), [(torch.float32, 3e-6), (torch.bfloat16, 0.1)])
-def test_gates_of_training_keep_their_sigmoids(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, far: float) -> None:
+@pytest.mark.parametrize("winograd", [True, False])
+def test_gates_of_training_keep_their_sigmoids(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, far: float, winograd: bool
+) -> None:
     torch.manual_seed(0)
-    taps, pre, h = torch.randn(3, 600, 300) / 30, torch.randn(20, 600), torch.randn(44, 300)
-    convolution = kernel.WinogradConvolution(kernel.WinogradConvolution.transformed(taps.to(dtype)), 2)
+    taps, pre, h, bias = torch.randn(3, 600, 300) / 30, torch.randn(20, 600), torch.randn(44, 300), torch.randn(600)
+    weight = kernel.WinogradConvolution.transformed(taps.to(dtype))
+    convolution = kernel.WinogradConvolution(weight, 2) if winograd else kernel.DirectConvolution(taps.to(dtype), 2)
     found = []
     for compiled in (True, False):
         if not compiled:
             monkeypatch.setattr(fused, "takes", lambda tensor: False)
         sigmoids, out = pre.to(dtype, copy=True), torch.full((19, 300), float("nan"), dtype=dtype)
-        convolution.add_gate(sigmoids[:16], h.to(dtype), 8, out[:15], Scratch())
+        convolution.add_gate(sigmoids[:16], h.to(dtype), 8, bias.to(dtype), out[:15], Scratch())
         found.append(torch.cat([sigmoids[:15].float(), out[:15].float()], dim=1))
         assert torch.equal(sigmoids[16:], pre.to(dtype)[16:]) and out[15:].isnan().all()
     torch.testing.assert_close(*found, rtol=0, atol=far)
@@ -115,6 +120,15 @@ def test_transformed_weights_and_their_gradients_are_autograds() -> None:
     grad_g = fused.winograd_weight_gradients(grad, v.detach(), g.detach(), grad_v)
     torch.testing.assert_close(grad_v, v.grad)
     torch.testing.assert_close(grad_g, g.grad)
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_biases_and_relus(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x, bias = torch.randn(2, 5, 37).to(dtype), torch.randn(37).to(dtype)
+    expected = (x.float() + bias.float()).relu().to(dtype)
+    assert torch.equal(fused.add_relu(x, bias), expected)
 
 
 @needs_compiler

@@ -48,17 +48,18 @@ class DilatedConvolution:
         for j, weight in enumerate(self.weights):
             add_product(out, x[:, j * self.dilation :][:, : out.shape[1]], weight)
 
-    def gate(self, pre: Tensor, x: Tensor, out: Tensor, scratch: Scratch) -> Tensor:
-        """Add the convolution to ``pre``; return b - 2 a b, with a and b the sigmoids of the two halves of it.
+    def gate(self, pre: Tensor, x: Tensor, bias: Tensor, out: Tensor, scratch: Scratch) -> Tensor:
+        """Add convolution and bias to ``pre``; return b - 2 a b, with a and b the sigmoids of the two halves of it.
 
         Args:
             pre: Shape (B, padded rows, 2 * width).
             x: As in :meth:`add_to`.
+            bias: Shape (2 * width,).
             out: Room for the result, shape (B, rows, width).
             scratch: Buffers.
         """
         self.add_to(pre, x, scratch)
-        a, b = pre[:, : out.shape[1]].sigmoid_().chunk(2, dim=2)
+        a, b = pre[:, : out.shape[1]].add_(bias).sigmoid_().chunk(2, dim=2)
         return torch.addcmul(b, a, b, value=-2, out=out)
 
 
@@ -83,10 +84,10 @@ class WinogradConvolution(DilatedConvolution):
         for item, own in zip(out, x, strict=True):
             self._kernel.add_to(item, own, 0, scratch)
 
-    def gate(self, pre: Tensor, x: Tensor, out: Tensor, scratch: Scratch) -> Tensor:
+    def gate(self, pre: Tensor, x: Tensor, bias: Tensor, out: Tensor, scratch: Scratch) -> Tensor:
         """See :meth:`DilatedConvolution.gate`."""
         if not fused.takes(x):
-            return super().gate(pre, x, out, scratch)
+            return super().gate(pre, x, bias, out, scratch)
         for item, own, made in zip(pre, x, out, strict=True):
-            self._kernel.gate(item[: len(made)], own, made, scratch)
+            self._kernel.gate(item[: len(made)], own, bias, made, scratch)
         return out

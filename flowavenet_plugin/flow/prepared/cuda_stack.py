@@ -41,14 +41,14 @@ class CudaStack(PreparedStack):
                 inside = None if mask is None else mask[:, start:end]
                 self.gated_product(pre, self.residual[i], self.residual_bias[i], base, RESIDUAL, inside, core)
                 hidden = following
-        state = product(skips.relu_(), self.skip, self.skip_bias, scratch.take("last", skips.shape, skips)).relu_()
+        state = product(skips.relu_(), self.skip, scratch.take("last", skips.shape, skips), self.skip_bias).relu_()
         return torch.matmul(state.to(self.end.dtype), self.end).add_(self.end_bias)
 
     def _before_gate(self, i: int, hidden: Tensor, start: int, end: int, cond: Cond, scratch: Scratch) -> Tensor:
         """Return what the i-th layer's sigmoids get for rows from start to end, shape (B, end - start, 2 * width)."""
         conv, count = self.convolutions[i], end - start
         out = scratch.take("gates", (hidden.shape[0], conv.padded(count), 2 * self.width), hidden)
-        product(cond(self.halves[0], start, end), self.cond[i][0], self.bias[i], out[:, :count])
+        product(cond(self.halves[0], start, end), self.cond[i][0], out[:, :count], self.bias[i])
         for half, weight in zip(self.halves[1:], self.cond[i][1:], strict=True):
             add_product(out[:, :count], cond(half, start, end), weight)
         conv.add_to(out, hidden, scratch)

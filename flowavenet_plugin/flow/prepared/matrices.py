@@ -6,17 +6,24 @@ import torch
 from torch import Tensor
 
 
-def product(x: Tensor, weight: Tensor, bias: Tensor, out: Tensor) -> Tensor:
-    """Write x @ weight + bias to ``out``: (B, rows, in), (in, out), (out,), (B, rows, out)."""
+def product(x: Tensor, weight: Tensor, out: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Write x @ weight + bias to ``out``: (B, rows, in), (in, out), (B, rows, out), (out,)."""
+    if bias is None:
+        torch.mm(x[0], weight, out=out[0]) if x.shape[0] == 1 else torch.bmm(x, _each(weight, x), out=out)
+        return out
     if x.shape[0] == 1:
         torch.addmm(bias, x[0], weight, out=out[0])
         return out
-    return torch.baddbmm(bias.expand_as(out), x, weight.expand(x.shape[0], *weight.shape), out=out)
+    return torch.baddbmm(bias.expand_as(out), x, _each(weight, x), out=out)
 
 
 def add_product(out: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """Add x @ weight to ``out``: shapes as in :func:`product`."""
+    """Add x @ weight to ``out``: (B, rows, in), (in, out), (B, rows, out)."""
     if x.shape[0] == 1:
         out[0].addmm_(x[0], weight)
         return out
-    return out.baddbmm_(x, weight.expand(x.shape[0], *weight.shape))
+    return out.baddbmm_(x, _each(weight, x))
+
+
+def _each(weight: Tensor, x: Tensor) -> Tensor:
+    return weight.expand(x.shape[0], *weight.shape)

@@ -134,7 +134,7 @@ class PreparedStack:
             gate = self._gate(i, hidden, start, end, cond, scratch)
             wanted = gate[:, first - start : last - start]
             if i == 0:
-                product(wanted, self.to_skip[i], self.skip_sum_bias, skips)
+                product(wanted, self.to_skip[i], skips)
             else:
                 add_product(skips, wanted, self.to_skip[i])
             if i + 1 < len(self.convolutions):
@@ -146,7 +146,8 @@ class PreparedStack:
                 if mask is not None:
                     core.mul_(mask[:, start:end])
                 hidden = following
-        state = product(skips.relu_(), self.skip, self.skip_bias, scratch.take("last", skips.shape, skips)).relu_()
+        fused.add_relu(skips, self.skip_sum_bias)
+        state = fused.add_relu(product(skips, self.skip, scratch.take("last", skips.shape, skips)), self.skip_bias)
         return torch.matmul(state.to(self.end.dtype), self.end).add_(self.end_bias)
 
     def _hidden(self, i: int, spans: list[tuple[int, int]], batch: int, scratch: Scratch) -> Tensor:
@@ -172,7 +173,7 @@ class PreparedStack:
             for item, made in zip(window, out, strict=True):
                 fused.front(item.contiguous(), self.channels, self.front, self.front_bias, made)
         elif self.front.dtype == self.dtype:
-            product(columns, self.front, self.front_bias, out).relu_()
+            product(columns, self.front, out, self.front_bias).relu_()
         else:
             out.copy_(torch.matmul(columns, self.front).add_(self.front_bias).relu_())
         if mask is not None:
@@ -182,7 +183,8 @@ class PreparedStack:
         """Return the i-th layer's gate, negative, for rows from start to end, shape (B, end - start, width)."""
         conv, count = self.convolutions[i], end - start
         out = scratch.take("gates", (hidden.shape[0], conv.padded(count), 2 * self.width), hidden)
-        product(cond(self.halves[0], start, end), self.cond[i][0], self.bias[i], out[:, :count])
+        product(cond(self.halves[0], start, end), self.cond[i][0], out[:, :count])
         for half, weight in zip(self.halves[1:], self.cond[i][1:], strict=True):
             add_product(out[:, :count], cond(half, start, end), weight)
-        return conv.gate(out, hidden, scratch.take("gate", (hidden.shape[0], count, self.width), hidden), scratch)
+        gate = scratch.take("gate", (hidden.shape[0], count, self.width), hidden)
+        return conv.gate(out, hidden, self.bias[i], gate, scratch)
