@@ -298,3 +298,9 @@ void winograd_weight_gradients(const float *restrict grad, const float *restrict
         normalise_row(to, v + row * size * 3, g[row], grad_g + row, 3 * size);
     }
 }
+
+// work(0), ..., work(threads - 1), a thread each
+void in_threads(void (*work)(long), long threads) {
+    _Pragma("omp parallel for schedule(static, 1) num_threads(threads)")
+    for (long thread = 0; thread < threads; thread++) work(thread);
+}

@@ -75,6 +75,11 @@ class Scratch:
         """Start without buffers; those to come are of ``memory``."""
         self.memory = Memory() if memory is None else memory
         self._buffers: dict[tuple[str, torch.dtype], Tensor] = {}
+        self._children: dict[int, Scratch] = {}
+
+    def child(self, number: int) -> Scratch:
+        """Return the buffers of a thread of its own."""
+        return self._children.setdefault(number, Scratch(self.memory))
 
     def take(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """Return an uninitialised tensor of the type of ``like``; the last one of this name becomes invalid."""

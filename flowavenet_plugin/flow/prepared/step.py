@@ -12,9 +12,12 @@ from flowavenet_plugin.flow.prepared.mixing import PreparedMixing
 from flowavenet_plugin.flow.prepared.stack import Cond, PreparedStack
 from flowavenet_plugin.flow.transforms import AffineCoupling
 from flowavenet_plugin.kernels.scratch import Scratch
+from flowavenet_plugin.kernels.threads import run_pieces
 
 #: Rows computed at once on a CPU, so that hidden states stay in its caches.
 CPU_ROWS = 2048
+#: Fewer don't pay for a thread of their own.
+MIN_CPU_ROWS = 64
 
 
 class PreparedStep:
@@ -64,20 +67,26 @@ class PreparedStep:
             The new b, shape (B, n * width).
         """
         count = b.shape[1] // self.width
-        step = CPU_ROWS if b.device.type == "cpu" else count
         out = torch.empty(b.shape, dtype=b.dtype, device=b.device)
-        for start in range(0, count, step):
-            end = min(start + step, count)
+        step = count
+        if b.device.type == "cpu":
+            share = -(-count // torch.get_num_threads())
+            step = min(CPU_ROWS, max(share, MIN_CPU_ROWS))
+
+        def run(piece: int, own: Scratch) -> None:
+            start, end = piece * step, min((piece + 1) * step, count)
             window = a[:, start * self.width : (end + self.stack.left + self.stack.right) * self.width]
-            predicted = self.stack(window, first + start, first + end, rows, cond, mask, scratch)
-            piece = slice(start * self.width, end * self.width)
-            value = torch.addcmul(self.shift, b[:, piece].unflatten(1, (-1, self.width)), self.scale)
+            predicted = self.stack(window, first + start, first + end, rows, cond, mask, own)
+            part = slice(start * self.width, end * self.width)
+            value = torch.addcmul(self.shift, b[:, part].unflatten(1, (-1, self.width)), self.scale)
             if self.affine:
                 log_s, t = predicted.chunk(2, dim=2)
                 value = value.mul_(log_s.exp()).add_(t)
             else:
                 value = value.add_(predicted)
-            out[:, piece] = value.flatten(1)
+            out[:, part] = value.flatten(1)
+
+        run_pieces(run, -(-count // step) if count else 0, scratch, b.device)
         return out
 
 

@@ -1,0 +1,48 @@
+"""Pieces of one task side by side, a thread each: nothing waits between their operators, as it does in shared ones."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+
+import torch
+
+from flowavenet_plugin.kernels import fused
+from flowavenet_plugin.kernels.scratch import Scratch
+
+_WORK = ctypes.CFUNCTYPE(None, ctypes.c_long)
+
+
+def run_pieces(work: Callable[[int, Scratch], None], count: int, scratch: Scratch, device: torch.device) -> None:
+    """Call ``work(piece, scratch)`` for the pieces 0, ..., count - 1.
+
+    On a CPU with several threads (``torch.set_num_threads``) and a compiler the pieces are shared out among OpenMP's
+    threads. The libraries behind PyTorch see that they are in a parallel region, and use no further threads.
+
+    Args:
+        work: Must write to places of its own, and take buffers from the scratch that it is given only.
+        count: How many pieces there are.
+        scratch: Buffers of the caller.
+        device: Of the work.
+
+    Raises:
+        BaseException: What a piece raised; those after it in its thread aren't called then.
+    """
+    threads = min(torch.get_num_threads(), count)
+    if threads < 2 or device.type != "cpu" or fused.functions() is None:
+        for piece in range(count):
+            work(piece, scratch)
+        return
+    inference, raised = torch.is_inference_mode_enabled(), []
+
+    def share(thread: int) -> None:
+        try:
+            with torch.inference_mode(inference), torch.no_grad():
+                for piece in range(thread, count, threads):
+                    work(piece, scratch.child(thread))
+        except BaseException as error:  # C can't pass it on
+            raised.append(error)
+
+    fused.functions().in_threads(_WORK(share), ctypes.c_long(threads))
+    if raised:
+        raise raised[0]
