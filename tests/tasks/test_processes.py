@@ -1,4 +1,4 @@
-"""Training in two processes, as torchrun starts them, on the CPU: the same as in one, and no hang when one dies."""
+"""Training in two processes, by torchrun and as it starts them, on the CPU: the same as in one, and no hang when one dies."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,12 +50,17 @@ def command(corpus: Path, output_dir: Path, reversible: bool = True, **options: 
     return [*arguments, *extra, "--vocoder_conf", f"reversible={str(reversible).lower()}"]
 
 
+def free_port() -> int:
+    """Return a port that nothing listens at."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
 def start(arguments: list[str], log_dir: Path) -> list[subprocess.Popen]:
     """Start the processes with the environment that torchrun makes."""
     log_dir.mkdir(exist_ok=True)
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     script = [sys.executable, "-m", "flowavenet_plugin.bin.vocoder_train", *arguments, "--dist_backend", "gloo"]
     processes = []
     for rank in range(RANKS):
@@ -71,16 +77,30 @@ def run(arguments: list[str], log_dir: Path) -> None:
     assert statuses == [0] * RANKS, (log_dir / "0.log").read_text()[-3000:]
 
 
+def run_by_torchrun(arguments: list[str], log_dir: Path) -> None:
+    """As :func:`run`, by the command that users type; its log has the lines of all processes."""
+    log_dir.mkdir(exist_ok=True)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(RANKS)]
+    place = ["--master_addr", "localhost", "--master_port", str(free_port())]
+    module = ["-m", "flowavenet_plugin.bin.vocoder_train", *arguments, "--dist_backend", "gloo"]
+    with open(log_dir / "0.log", "w") as log:
+        env = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run([*launcher, *place, *module], env=env, stdout=log, stderr=log, timeout=PATIENCE)
+    assert done.returncode == 0, (log_dir / "0.log").read_text()[-3000:]
+
+
 def weights(path: Path) -> dict[str, torch.Tensor]:
     """Read saved weights."""
     return torch.load(path, weights_only=True)
 
 
-@pytest.mark.parametrize("reversible", [False, True])
-def test_two_processes_equal_one(corpus: Path, tmp_path: Path, reversible: bool) -> None:
+@pytest.mark.parametrize("reversible, run_both", [(False, run), (True, run_by_torchrun)])
+def test_two_processes_equal_one(
+    corpus: Path, tmp_path: Path, reversible: bool, run_both: Callable[[list[str], Path], None]
+) -> None:
     options = dict(reversible=reversible, max_epoch=4, optim_conf="lr=0.001", ema_decay=0.5)
     main(command(corpus, tmp_path / "one", **options))
-    run(command(corpus, tmp_path / "two", **options), tmp_path / "logs")
+    run_both(command(corpus, tmp_path / "two", **options), tmp_path / "logs")
     # The first update holds ActNorm's start and the gradient, the fourth shows that nothing drifts apart.
     for name in ("1epoch.pth", "4epoch.pth", "ema.pth"):
         one, two = (weights(tmp_path / side / name) for side in ("one", "two"))
