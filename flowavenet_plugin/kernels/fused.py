@@ -16,6 +16,7 @@ import os
 import platform
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -26,6 +27,7 @@ SOURCE = Path(__file__).with_name("fused.c")
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-ffp-contract=fast")
 FLAGS += ("-fopenmp", "-fPIC", "-shared")
 NAMES = {torch.float32: "float", torch.bfloat16: "bf16"}
+_WORK = ctypes.CFUNCTYPE(None, ctypes.c_long)
 
 
 def takes(x: Tensor) -> bool:
@@ -42,36 +44,24 @@ def inputs(h: Tensor, first: int, dilation: int, out: Tensor) -> Tensor:
         dilation: Rows from tap to tap.
         out: Written, shape (6, tiles * dilation, width).
     """
-    start = h.data_ptr() + first * h.shape[1] * h.element_size()
-    sizes = (out.shape[1] // dilation, dilation, h.shape[1], torch.get_num_threads())
-    getattr(functions(), f"inputs_{NAMES[h.dtype]}")(
-        ctypes.c_void_p(start), ctypes.c_void_p(out.data_ptr()), *_longs(sizes)
-    )
+    _call(f"inputs_{NAMES[h.dtype]}", (h[first:], out), *_tiles(out, dilation))
     return out
 
 
 def add_outputs(y: Tensor, dilation: int, out: Tensor) -> None:
     """Add A' y, (6, tiles * dilation, width), to the rows of ``out``, (4 * tiles * dilation, width)."""
-    _transform("outputs", y, dilation, out.data_ptr())
+    _call(f"outputs_{NAMES[y.dtype]}", (y, out), *_tiles(y, dilation))
 
 
 def gradients(grad: Tensor, dilation: int, out: Tensor) -> Tensor:
     """Write A dy of the rows ``grad`` to ``out``; shapes as in :func:`add_outputs`."""
-    sizes = (out.shape[1] // dilation, dilation, out.shape[2], torch.get_num_threads())
-    pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (grad, out))
-    getattr(functions(), f"gradients_{NAMES[out.dtype]}")(*pointers, *_longs(sizes))
+    _call(f"gradients_{NAMES[out.dtype]}", (grad, out), *_tiles(out, dilation))
     return out
 
 
 def add_input_gradients(x: Tensor, first: int, dilation: int, grad: Tensor) -> None:
     """Add B x, (6, tiles * dilation, width), to the rows of ``grad`` that the tiles read, from ``first`` on."""
-    _transform("input_gradients", x, dilation, grad.data_ptr() + first * grad.shape[1] * grad.element_size())
-
-
-def _transform(name: str, planes: Tensor, dilation: int, rows: int) -> None:
-    sizes = (planes.shape[1] // dilation, dilation, planes.shape[2], torch.get_num_threads())
-    function = getattr(functions(), f"{name}_{NAMES[planes.dtype]}")
-    function(ctypes.c_void_p(planes.data_ptr()), ctypes.c_void_p(rows), *_longs(sizes))
+    _call(f"input_gradients_{NAMES[x.dtype]}", (x, grad[first:]), *_tiles(x, dilation))
 
 
 def gate(y: Tensor, pre: Tensor, bias: Tensor, dilation: int, out: Tensor, keep: bool = False) -> Tensor:
@@ -85,25 +75,21 @@ def gate(y: Tensor, pre: Tensor, bias: Tensor, dilation: int, out: Tensor, keep:
         out: Written, shape (rows, width), contiguous.
         keep: Write the sigmoids to ``pre``.
     """
-    sizes = (len(out), y.shape[1] // dilation, dilation, out.shape[1], int(keep), torch.get_num_threads())
-    pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (y, pre, bias, out))
-    getattr(functions(), f"gate_{NAMES[y.dtype]}")(*pointers, *_longs(sizes))
+    sizes = (len(out), y.shape[1] // dilation, dilation, out.shape[1], int(keep))
+    _call(f"gate_{NAMES[y.dtype]}", (y, pre, bias, out), *sizes)
     return out
 
 
 def plain_gate(pre: Tensor, bias: Tensor, out: Tensor) -> None:
     """As :func:`gate` with ``keep``, without a convolution."""
-    pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (pre, bias, out))
-    getattr(functions(), f"plain_gate_{NAMES[pre.dtype]}")(*pointers, *_longs((*out.shape, torch.get_num_threads())))
+    _call(f"plain_gate_{NAMES[pre.dtype]}", (pre, bias, out), *out.shape)
 
 
 def add_relu(x: Tensor, bias: Tensor) -> Tensor:
     """Turn x (..., width) into relu(x + bias), in place; by torch where there is no compiled function."""
     if not takes(x):
         return x.add_(bias).relu_()
-    sizes = (x.numel() // x.shape[-1], x.shape[-1], torch.get_num_threads())
-    pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (x, bias))
-    getattr(functions(), f"add_relu_{NAMES[x.dtype]}")(*pointers, *_longs(sizes))
+    _call(f"add_relu_{NAMES[x.dtype]}", (x, bias), x.numel() // x.shape[-1], x.shape[-1])
     return x
 
 
@@ -120,9 +106,7 @@ def gate_gradients(grad: Tensor, gate: Tensor, sigmoids: Tensor, out: Tensor) ->
         The sum, float32, shape (2 * width,).
     """
     sums = torch.zeros(sigmoids.shape[1])
-    pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (grad, gate, sigmoids, out, sums))
-    sizes = (*grad.shape, torch.get_num_threads())
-    getattr(functions(), f"gate_gradients_{NAMES[grad.dtype]}")(*pointers, *_longs(sizes))
+    _call(f"gate_gradients_{NAMES[grad.dtype]}", (grad, gate, sigmoids, out, sums), *grad.shape)
     return sums
 
 
@@ -136,23 +120,19 @@ def front(x: Tensor, stride: int, weight: Tensor, bias: Tensor, out: Tensor) -> 
         bias: float32, shape (width,).
         out: Written, shape (rows, width), contiguous.
     """
-    sizes = (len(out), stride, *weight.shape, torch.get_num_threads())
-    pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (x, weight, bias, out))
-    getattr(functions(), f"front_{NAMES[out.dtype]}")(*pointers, *_longs(sizes))
+    _call(f"front_{NAMES[out.dtype]}", (x, weight, bias, out), len(out), stride, *weight.shape)
     return out
 
 
 def normalise(v: Tensor, g: Tensor, out: Tensor) -> None:
     """Write g v / |v| to ``out``; all float32 and contiguous, shapes (n, m), (n, 1) and (n, m)."""
-    pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (v, g, out))
-    functions().normalise(*pointers, *_longs((*v.shape, torch.get_num_threads())))
+    _call("normalise", (v, g, out), *v.shape)
 
 
 def normalise_gradients(grad: Tensor, v: Tensor, g: Tensor) -> Tensor:
     """Turn ``grad``, that of :func:`normalise`'s result, into that of v, in place; return that of g, (n, 1)."""
     grad_g = torch.empty_like(g)
-    pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (grad, v, g, grad_g))
-    functions().normalise_gradients(*pointers, *_longs((*v.shape, torch.get_num_threads())))
+    _call("normalise_gradients", (grad, v, g, grad_g), *v.shape)
     return grad_g
 
 
@@ -164,20 +144,29 @@ def winograd_weights(v: Tensor, g: Tensor, out: Tensor) -> None:
         g: Norms, shape (n, 1).
         out: Written, shape (6, n, m).
     """
-    pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (v, g, out))
-    functions().winograd_weights(*pointers, *_longs((*v.shape[:2], torch.get_num_threads())))
+    _call("winograd_weights", (v, g, out), *v.shape[:2])
 
 
 def winograd_weight_gradients(grad: Tensor, v: Tensor, g: Tensor, out: Tensor) -> Tensor:
     """Write the gradient of v, from ``grad``, that of what :func:`winograd_weights` wrote; return that of g, (n, 1)."""
     grad_g = torch.empty_like(g)
-    pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (grad, v, g, out, grad_g))
-    functions().winograd_weight_gradients(*pointers, *_longs((*v.shape[:2], torch.get_num_threads())))
+    _call("winograd_weight_gradients", (grad, v, g, out, grad_g), *v.shape[:2])
     return grad_g
 
 
-def _longs(values: tuple[int, ...]) -> tuple[ctypes.c_long, ...]:
-    return tuple(map(ctypes.c_long, values))
+def in_threads(work: Callable[[int], None], threads: int) -> None:
+    """Call work(0), ..., work(threads - 1), a thread of OpenMP each; it must not raise."""
+    functions().in_threads(_WORK(work), ctypes.c_long(threads))
+
+
+def _tiles(planes: Tensor, dilation: int) -> tuple[int, int, int]:
+    return planes.shape[1] // dilation, dilation, planes.shape[2]
+
+
+def _call(name: str, tensors: tuple[Tensor, ...], *sizes: int) -> None:
+    """Hand a compiled function the tensors' memory, the sizes, and the number of threads."""
+    pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors)
+    getattr(functions(), name)(*pointers, *map(ctypes.c_long, (*sizes, torch.get_num_threads())))
 
 
 @functools.cache

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
 
 import torch
 
 from flowavenet_plugin.kernels import fused
 from flowavenet_plugin.kernels.scratch import Scratch
-
-_WORK = ctypes.CFUNCTYPE(None, ctypes.c_long)
 
 
 def run_pieces(work: Callable[[int, Scratch], None], count: int, scratch: Scratch, device: torch.device) -> None:
@@ -43,6 +40,6 @@ def run_pieces(work: Callable[[int, Scratch], None], count: int, scratch: Scratc
         except BaseException as error:  # C can't pass it on
             raised.append(error)
 
-    fused.functions().in_threads(_WORK(share), ctypes.c_long(threads))
+    fused.in_threads(share, threads)
     if raised:
         raise raised[0]

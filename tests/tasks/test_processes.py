@@ -1,4 +1,4 @@
-"""Training in two processes, by torchrun and as it starts them, on the CPU: the same as in one, and no hang when one dies."""
+"""Training in two processes on the CPU, by torchrun and as it starts them: as in one, and no hang when one dies."""
 
 from __future__ import annotations
 
