@@ -19,6 +19,7 @@ PLAIN = dict(prediction_order=0, mixing=False)
 CHANGES: dict[str, tuple[str, dict[str, object]]] = {
     "paper_twin": ("flowavenet", dict(filter_size=64)),
     "twin_block_cond": ("paper_twin", dict(cond_channels=64)),
+    "twin_prediction": ("paper_twin", dict(prediction_order=128)),
     "base_plain": ("flowavenet_base", PLAIN),
     "small_plain": ("flowavenet_small", PLAIN),
     "small_paper_cond": ("small_plain", dict(cond_channels=0)),
