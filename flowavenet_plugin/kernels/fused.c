@@ -1,8 +1,12 @@
-// Sums around the products of Winograd's F(4, 3), the gate and weight norm, in few passes; kernels/fused.py says what for.
+// Sums around the products of Winograd's F(4, 3), gates and weight norm, in few passes; kernels/fused.py says what for.
 // Rows are of float or bfloat16 (uint16_t here); all arithmetic is in float.
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+
+#define FOR_ROWS(count) \
+    _Pragma("omp parallel for schedule(static) num_threads(threads)") for (long row = 0; row < (count); row++)
+#define FOR_CHANNELS(count) _Pragma("omp simd") for (long c = 0; c < (count); c++)
 
 static inline float load_bf16(uint16_t x) {
     uint32_t bits = (uint32_t)x << 16;
@@ -27,7 +31,8 @@ static inline float sigmoid(float x) {
     y = y > 126.0f ? 126.0f : (y < -126.0f ? -126.0f : y);
     float whole = nearbyintf(y);
     float r = (y - whole) * 0.69314718f;
-    float p = 1.0f + r * (1.0f + r * (0.5f + r * (1.66666667e-1f + r * (4.16666667e-2f + r * (8.3333333e-3f + r * 1.3888889e-3f)))));
+    float high = 1.66666667e-1f + r * (4.16666667e-2f + r * (8.3333333e-3f + r * 1.3888889e-3f));
+    float p = 1.0f + r * (1.0f + r * (0.5f + r * high));
     int32_t bits = ((int32_t)whole + 127) << 23;
     float power;
     memcpy(&power, &bits, 4);
@@ -39,10 +44,10 @@ static inline float sigmoid(float x) {
     void inputs_##NAME(const TYPE *restrict h, TYPE *restrict x, long tiles, long dilation, long width,                \
                        long threads) {                                                                                 \
         const long plane = tiles * dilation * width, step = dilation * width;                                          \
-        _Pragma("omp parallel for schedule(static) num_threads(threads)") for (long row = 0; row < tiles * dilation; row++) {               \
+        FOR_ROWS(tiles * dilation) {                                                                                   \
             const TYPE *restrict d = h + ((row / dilation) * 4 * dilation + row % dilation) * width;                   \
             TYPE *restrict out = x + row * width;                                                                      \
-            _Pragma("omp simd") for (long c = 0; c < width; c++) {                                                     \
+            FOR_CHANNELS(width) {                                                                                      \
                 const float d0 = LOAD(d[c]), d1 = LOAD(d[c + step]), d2 = LOAD(d[c + 2 * step]);                       \
                 const float d3 = LOAD(d[c + 3 * step]), d4 = LOAD(d[c + 4 * step]), d5 = LOAD(d[c + 5 * step]);        \
                 const float even = d4 - 4 * d2, odd = d3 - 4 * d1, near = d4 - d2, far = 2 * (d3 - d1);                \
@@ -60,7 +65,7 @@ static inline float sigmoid(float x) {
     void gate_##NAME(const TYPE *restrict y, TYPE *restrict pre, const TYPE *restrict bias, TYPE *restrict gate,       \
                      long rows, long tiles, long dilation, long width, long keep, long threads) {                      \
         const long plane = tiles * dilation * 2 * width;                                                               \
-        _Pragma("omp parallel for schedule(static) num_threads(threads)") for (long row = 0; row < tiles * dilation; row++) {               \
+        FOR_ROWS(tiles * dilation) {                                                                                   \
             const TYPE *restrict own = y + row * 2 * width;                                                            \
             const long first = (row / dilation) * 4 * dilation + row % dilation;                                       \
             float sums[4][2][CHANNELS];                                                                                \
@@ -69,7 +74,7 @@ static inline float sigmoid(float x) {
                 const TYPE *restrict offset = bias + begin;                                                            \
                 for (int half = 0; half < 2; half++) {                                                                 \
                     const TYPE *restrict v = own + half * width + begin;                                               \
-                    _Pragma("omp simd") for (long c = 0; c < count; c++) {                                             \
+                    FOR_CHANNELS(count) {                                                                              \
                         const float y1 = LOAD(v[c + plane]), y2 = LOAD(v[c + 2 * plane]);                              \
                         const float y3 = LOAD(v[c + 3 * plane]), y4 = LOAD(v[c + 4 * plane]);                          \
                         const float near = y1 + y2, far = y3 + y4, near_odd = y1 - y2, far_odd = y3 - y4;              \
@@ -84,14 +89,15 @@ static inline float sigmoid(float x) {
                     if (place >= rows) break;                                                                          \
                     TYPE *restrict base = pre + place * 2 * width + begin;                                             \
                     TYPE *restrict out = gate + place * width + begin;                                                 \
-                    _Pragma("omp simd") for (long c = 0; c < count; c++) {                                             \
-                        const float f = LOAD(offset[c]) + LOAD(base[c]), g = LOAD(offset[c + width]) + LOAD(base[c + width]);\
+                    FOR_CHANNELS(count) {                                                                              \
+                        const float f = LOAD(offset[c]) + LOAD(base[c]);                                               \
+                        const float g = LOAD(offset[c + width]) + LOAD(base[c + width]);                               \
                         const float a = sums[i][0][c] = sigmoid(sums[i][0][c] + f);                                    \
                         const float b = sums[i][1][c] = sigmoid(sums[i][1][c] + g);                                    \
                         out[c] = STORE(b - 2 * a * b);                                                                 \
                     }                                                                                                  \
                     for (int half = 0; half < 2 && keep; half++)                                                       \
-                        _Pragma("omp simd") for (long c = 0; c < count; c++)                                           \
+                        FOR_CHANNELS(count)                                                                            \
                             base[c + half * width] = STORE(sums[i][half][c]);                                          \
                 }                                                                                                      \
             }                                                                                                          \
@@ -100,9 +106,9 @@ static inline float sigmoid(float x) {
     /* the same without a convolution */                                                                               \
     void plain_gate_##NAME(TYPE *restrict pre, const TYPE *restrict bias, TYPE *restrict gate, long rows, long width,  \
                            long threads) {                                                                             \
-        _Pragma("omp parallel for schedule(static) num_threads(threads)") for (long row = 0; row < rows; row++) {      \
+        FOR_ROWS(rows) {                                                                                               \
             TYPE *restrict base = pre + row * 2 * width, *restrict out = gate + row * width;                           \
-            _Pragma("omp simd") for (long c = 0; c < width; c++) {                                                     \
+            FOR_CHANNELS(width) {                                                                                      \
                 const float a = sigmoid(LOAD(bias[c]) + LOAD(base[c]));                                                \
                 const float b = sigmoid(LOAD(bias[c + width]) + LOAD(base[c + width]));                                \
                 base[c] = STORE(a);                                                                                    \
@@ -113,9 +119,9 @@ static inline float sigmoid(float x) {
     }                                                                                                                  \
     /* x = relu(x + bias) */                                                                                           \
     void add_relu_##NAME(TYPE *restrict x, const TYPE *restrict bias, long rows, long width, long threads) {           \
-        _Pragma("omp parallel for schedule(static) num_threads(threads)") for (long row = 0; row < rows; row++) {      \
+        FOR_ROWS(rows) {                                                                                               \
             TYPE *restrict own = x + row * width;                                                                      \
-            _Pragma("omp simd") for (long c = 0; c < width; c++) {                                                     \
+            FOR_CHANNELS(width) {                                                                                      \
                 const float sum = LOAD(own[c]) + LOAD(bias[c]);                                                        \
                 own[c] = STORE(sum > 0 ? sum : 0);                                                                     \
             }                                                                                                          \
@@ -126,7 +132,7 @@ static inline float sigmoid(float x) {
 #define DEFINE_FRONT(NAME, TYPE, STORE)                                                                                \
     void front_##NAME(const float *restrict x, const float *restrict weight, const float *restrict bias,               \
                       TYPE *restrict out, long rows, long stride, long size, long width, long threads) {               \
-        _Pragma("omp parallel for schedule(static) num_threads(threads)") for (long row = 0; row < rows; row++) {      \
+        FOR_ROWS(rows) {                                                                                               \
             const float *restrict own = x + row * stride;                                                              \
             float sums[CHANNELS];                                                                                      \
             for (long begin = 0; begin < width; begin += CHANNELS) {                                                   \
@@ -134,22 +140,23 @@ static inline float sigmoid(float x) {
                 memcpy(sums, bias + begin, count * sizeof(float));                                                     \
                 for (long k = 0; k < size; k++) {                                                                      \
                     const float value = own[k], *restrict w = weight + k * width + begin;                              \
-                    _Pragma("omp simd") for (long c = 0; c < count; c++) sums[c] += value * w[c];                      \
+                    FOR_CHANNELS(count) sums[c] += value * w[c];                                                       \
                 }                                                                                                      \
                 TYPE *restrict to = out + row * width + begin;                                                         \
-                _Pragma("omp simd") for (long c = 0; c < count; c++) to[c] = STORE(sums[c] > 0 ? sums[c] : 0);         \
+                FOR_CHANNELS(count) to[c] = STORE(sums[c] > 0 ? sums[c] : 0);                                          \
             }                                                                                                          \
         }                                                                                                              \
     }
 
 #define DEFINE_TRAINING(NAME, TYPE, LOAD, STORE)                                                                       \
     /* rows of out += A' y: y is 6 planes of tiles * dilation rows of `width` */                                       \
-    void outputs_##NAME(const TYPE *restrict y, TYPE *restrict out, long tiles, long dilation, long width, long threads) {\
+    void outputs_##NAME(const TYPE *restrict y, TYPE *restrict out, long tiles, long dilation, long width,             \
+                        long threads) {                                                                                \
         const long plane = tiles * dilation * width, step = dilation * width;                                          \
-        _Pragma("omp parallel for schedule(static) num_threads(threads)") for (long row = 0; row < tiles * dilation; row++) {\
+        FOR_ROWS(tiles * dilation) {                                                                                   \
             const TYPE *restrict v = y + row * width;                                                                  \
             TYPE *restrict to = out + ((row / dilation) * 4 * dilation + row % dilation) * width;                      \
-            _Pragma("omp simd") for (long c = 0; c < width; c++) {                                                     \
+            FOR_CHANNELS(width) {                                                                                      \
                 const float y1 = LOAD(v[c + plane]), y2 = LOAD(v[c + 2 * plane]);                                      \
                 const float y3 = LOAD(v[c + 3 * plane]), y4 = LOAD(v[c + 4 * plane]);                                  \
                 const float near = y1 + y2, far = y3 + y4, near_odd = y1 - y2, far_odd = y3 - y4;                      \
@@ -164,11 +171,12 @@ static inline float sigmoid(float x) {
     void gradients_##NAME(const TYPE *restrict grad, TYPE *restrict y, long tiles, long dilation, long width,          \
                           long threads) {                                                                              \
         const long plane = tiles * dilation * width, step = dilation * width;                                          \
-        _Pragma("omp parallel for schedule(static) num_threads(threads)") for (long row = 0; row < tiles * dilation; row++) {\
+        FOR_ROWS(tiles * dilation) {                                                                                   \
             const TYPE *restrict d = grad + ((row / dilation) * 4 * dilation + row % dilation) * width;                \
             TYPE *restrict to = y + row * width;                                                                       \
-            _Pragma("omp simd") for (long c = 0; c < width; c++) {                                                     \
-                const float d0 = LOAD(d[c]), d1 = LOAD(d[c + step]), d2 = LOAD(d[c + 2 * step]), d3 = LOAD(d[c + 3 * step]);\
+            FOR_CHANNELS(width) {                                                                                      \
+                const float d0 = LOAD(d[c]), d1 = LOAD(d[c + step]);                                                   \
+                const float d2 = LOAD(d[c + 2 * step]), d3 = LOAD(d[c + 3 * step]);                                    \
                 const float even = d0 + d2, odd = d1 + d3, even_far = d0 + 4 * d2, odd_far = 2 * d1 + 8 * d3;          \
                 to[c] = d[c];                                                                                          \
                 to[c + plane] = STORE(even + odd);                                                                     \
@@ -179,7 +187,7 @@ static inline float sigmoid(float x) {
             }                                                                                                          \
         }                                                                                                              \
     }                                                                                                                  \
-    /* pre = the gradient of what a, b = `sigmoids` are of, from the gradient of u = b - 2 a b; sums += its columns' */\
+    /* pre = gradient of what a, b = `sigmoids` are of, from that of u = b - 2 a b; sums += its columns' */            \
     void gate_gradients_##NAME(const TYPE *restrict grad, const TYPE *restrict u, const TYPE *restrict sigmoids,       \
                                TYPE *restrict pre, float *restrict sums, long rows, long width, long threads) {        \
         _Pragma("omp parallel for schedule(static) num_threads(threads) reduction(+ : sums[:2 * width])")              \
@@ -187,8 +195,9 @@ static inline float sigmoid(float x) {
             const TYPE *restrict own = grad + row * width, *restrict v = u + row * width;                              \
             const TYPE *restrict ab = sigmoids + row * 2 * width;                                                      \
             TYPE *restrict to = pre + row * 2 * width;                                                                 \
-            _Pragma("omp simd") for (long c = 0; c < width; c++) {                                                     \
-                const float g = LOAD(own[c]), b = LOAD(ab[c + width]), product = g * LOAD(v[c]), inner = product - g * b;\
+            FOR_CHANNELS(width) {                                                                                      \
+                const float g = LOAD(own[c]), b = LOAD(ab[c + width]);                                                 \
+                const float product = g * LOAD(v[c]), inner = product - g * b;                                         \
                 const float grad_a = inner - inner * LOAD(ab[c]), grad_b = product - product * b;                      \
                 to[c] = STORE(grad_a);                                                                                 \
                 to[c + width] = STORE(grad_b);                                                                         \
@@ -201,7 +210,7 @@ static inline float sigmoid(float x) {
     void input_gradients_##NAME(const TYPE *restrict x, TYPE *restrict grad, long tiles, long dilation, long width,    \
                                 long threads) {                                                                        \
         const long plane = tiles * dilation * width, step = dilation * width, share = (width + threads - 1) / threads; \
-        _Pragma("omp parallel for schedule(static) num_threads(threads)") for (long part = 0; part < threads; part++) {\
+        _Pragma("omp parallel for num_threads(threads)") for (long part = 0; part < threads; part++) {                 \
             const long begin = part * share, end = begin + share < width ? begin + share : width;                      \
             for (long row = 0; row < tiles * dilation; row++) {                                                        \
                 const TYPE *restrict v = x + row * width;                                                              \
@@ -236,39 +245,40 @@ static inline float squares(const float *restrict v, long size) {
 }
 
 // rows of out = g v / |v|
-void normalise(const float *restrict v, const float *restrict g, float *restrict out, long rows, long size, long threads) {
-    _Pragma("omp parallel for schedule(static) num_threads(threads)") for (long row = 0; row < rows; row++) {
+void normalise(const float *restrict v, const float *restrict g, float *restrict out, long rows, long size,
+               long threads) {
+    FOR_ROWS(rows) {
         const float *restrict own = v + row * size;
         const float factor = g[row] / sqrtf(squares(own, size));
         float *restrict to = out + row * size;
-        _Pragma("omp simd") for (long c = 0; c < size; c++) to[c] = factor * own[c];
+        FOR_CHANNELS(size) to[c] = factor * own[c];
     }
 }
 
 // grad, of w = g v / |v|, becomes that of v; grad_g is that of g
-static inline void normalise_row(float *restrict grad, const float *restrict v, float g, float *restrict grad_g, long size) {
+static inline void normalise_row(float *restrict grad, const float *restrict v, float g, float *restrict grad_g,
+                                 long size) {
     float product = 0;
     _Pragma("omp simd reduction(+ : product)") for (long c = 0; c < size; c++) product += grad[c] * v[c];
     const float square = squares(v, size), norm = sqrtf(square), factor = g / norm, along = product / square;
     *grad_g = product / norm;
-    _Pragma("omp simd") for (long c = 0; c < size; c++) grad[c] = factor * (grad[c] - along * v[c]);
+    FOR_CHANNELS(size) grad[c] = factor * (grad[c] - along * v[c]);
 }
 
 void normalise_gradients(float *restrict grad, const float *restrict v, const float *restrict g,
                          float *restrict grad_g, long rows, long size, long threads) {
-    _Pragma("omp parallel for schedule(static) num_threads(threads)")
-    for (long row = 0; row < rows; row++) normalise_row(grad + row * size, v + row * size, g[row], grad_g + row, size);
+    FOR_ROWS(rows) normalise_row(grad + row * size, v + row * size, g[row], grad_g + row, size);
 }
 
 // out, 6 planes of (rows, size), = G w of three taps w = g v / |v|, v is (rows, size, 3)
 void winograd_weights(const float *restrict v, const float *restrict g, float *restrict out, long rows, long size,
                       long threads) {
     const long plane = rows * size;
-    _Pragma("omp parallel for schedule(static) num_threads(threads)") for (long row = 0; row < rows; row++) {
+    FOR_ROWS(rows) {
         const float *restrict own = v + row * size * 3;
         const float factor = g[row] / sqrtf(squares(own, 3 * size));
         float *restrict to = out + row * size;
-        _Pragma("omp simd") for (long c = 0; c < size; c++) {
+        FOR_CHANNELS(size) {
             const float w0 = factor * own[3 * c], w1 = factor * own[3 * c + 1], w2 = factor * own[3 * c + 2];
             const float both = w0 + w2, far = w0 + 4 * w2;
             to[c] = w0 / 4;
@@ -285,10 +295,10 @@ void winograd_weights(const float *restrict v, const float *restrict g, float *r
 void winograd_weight_gradients(const float *restrict grad, const float *restrict v, const float *restrict g,
                                float *restrict grad_v, float *restrict grad_g, long rows, long size, long threads) {
     const long plane = rows * size;
-    _Pragma("omp parallel for schedule(static) num_threads(threads)") for (long row = 0; row < rows; row++) {
+    FOR_ROWS(rows) {
         const float *restrict u = grad + row * size;
         float *restrict to = grad_v + row * size * 3;
-        _Pragma("omp simd") for (long c = 0; c < size; c++) {
+        FOR_CHANNELS(size) {
             const float u1 = u[c + plane], u2 = u[c + 2 * plane], u3 = u[c + 3 * plane], u4 = u[c + 4 * plane];
             const float near = (u1 + u2) * (-1.0f / 6), far = u3 + u4;
             to[3 * c] = u[c] / 4 + near + far * (1.0f / 24);
