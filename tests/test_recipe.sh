@@ -103,6 +103,14 @@ check "stage 5: the zip" bash -c "python3 -m zipfile -l '${zip}' | awk 'NR > 1 {
     grep -qx 'README.md config.yaml feats_stats.npz meta.yaml sample.wav samples.png valid.loss.best.pth'"
 check "stage 5: the model card" grep -q "^| eval1 " ${exp}/voc_train_ten_steps_valid.loss.best_README.md
 
+section "the compact presets"
+for preset in base small; do
+    check "${preset}: training to scores" mini --stage 2 --stop_stage 4 --train_config ../../../conf/train_flowavenet_${preset}.yaml \
+        --train_args "--max_epoch 1 --num_iters_per_epoch 2 --batch_size 2 --segment_length 4096 --num_workers 0 --sample_interval 0" \
+        --test_sets eval1 --griffin_lim false --temperatures ""
+    check "${preset}: table" grep -Eq "^\| eval1 +\| 3 +\| -?[0-9.]+ ± " exp/voc_train_flowavenet_${preset}/RESULTS.md
+done
+
 section "a second run keeps what is done"
 touch "${work}/mark"
 check "the second run" mini --nj 4
