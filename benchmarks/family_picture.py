@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from family_rows import PRESETS
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 
 def draw(rows: dict[str, dict[str, object]], path: Path) -> None:
-    """Draw held-out log-likelihood against GFLOP per second of speech, presets in another colour.
+    """Draw held-out log-likelihood against GFLOP per second of speech, presets as stars.
 
     Raises:
         ValueError: If no row was trained.
@@ -17,17 +18,17 @@ def draw(rows: dict[str, dict[str, object]], path: Path) -> None:
     trained = {name: row for name, row in rows.items() if "log_likelihood" in row}
     if not trained:
         raise ValueError("no row was trained (--data): there is nothing to draw")
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
-    for name, row in trained.items():
-        place = row["gflop_per_second"], row["log_likelihood"]
-        axes.scatter(*place, color="C1" if name in PRESETS else "C0")
-        axes.annotate(name, place, xytext=(4, 4), textcoords="offset points", fontsize=8)
+    figure = Figure(figsize=(10, 5), layout="constrained")
+    axes, colours = figure.subplots(), colormaps["tab20"].colors
+    for i, (name, row) in enumerate(sorted(trained.items(), key=lambda item: -item[1]["log_likelihood"])):
+        preset = name in PRESETS
+        style = dict(marker="*" if preset else "o", s=150 if preset else 35, color=colours[i % len(colours)])
+        axes.scatter(row["gflop_per_second"], row["log_likelihood"], label=name, **style)
+    figure.legend(loc="outside right center", fontsize=8, title="from top to bottom")
     axes.set_xscale("log")
     axes.set_xlabel("GFLOP per second of speech")
     axes.set_ylabel("held-out log-likelihood (nats/sample)")
     axes.set_title(f"After {max(row['trained_samples'] for row in trained.values()):,} training samples each")
-    axes.margins(x=0.2)
     axes.grid(alpha=0.3)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
