@@ -39,8 +39,9 @@ check() {
         tail -n 20 "${work}/check.log"
     fi
 }
+options=()
 # mini <option>...: the quick start; what it prints is in ${work}/out.
-mini() { ./run.sh --train_config "${config}" "$@" > "${work}/out" 2>&1 || { tail -n 40 "${work}/out"; return 1; }; }
+mini() { ./run.sh --train_config "${config}" "${options[@]}" "$@" > "${work}/out" 2>&1 || { tail -n 40 "${work}/out"; return 1; }; }
 says() { grep -qF -- "$1" "${work}/out" || { echo "this was not printed: $1"; cat "${work}/out"; return 1; }; }
 there() { local file; for file in "$@"; do [ -s "${file}" ] || { echo "missing or empty: ${file}"; return 1; }; done; }
 lines() { local n; n=$(grep -c '' "$2"); [ "${n}" -eq "$1" ] || { echo "$2 has ${n} lines, not $1"; return 1; }; }
@@ -103,12 +104,18 @@ check "stage 5: the zip" bash -c "python3 -m zipfile -l '${zip}' | awk 'NR > 1 {
     grep -qx 'README.md config.yaml feats_stats.npz meta.yaml sample.wav samples.png valid.loss.best.pth'"
 check "stage 5: the model card" grep -q "^| eval1 " ${exp}/voc_train_ten_steps_valid.loss.best_README.md
 
+if [ -e ../../voice/voc1/voice.zip ]; then
+    for name in dev eval1; do check "the voice: ${name}" lines 3 "exp/voice/${name}/wav/wav.scp"; done
+    check "the voice: table" grep -q "^| eval1 voice " ${exp}/RESULTS.md
+fi
+options=(--trained_model "") # once is enough
+
 section "the compact presets"
 for preset in base small; do
-    check "${preset}: training to scores" mini --stage 2 --stop_stage 4 --train_config ../../../conf/train_flowavenet_${preset}.yaml \
+    check "${preset}: training to scores" mini --stage 2 --stop_stage 4 --train_config ../../../conf/train_flowavenet_${preset}.yaml --tag ${preset} \
         --train_args "--max_epoch 1 --num_iters_per_epoch 2 --batch_size 2 --segment_length 4096 --num_workers 0 --sample_interval 0" \
         --test_sets eval1 --griffin_lim false --temperatures ""
-    check "${preset}: table" grep -Eq "^\| eval1 +\| 3 +\| -?[0-9.]+ ± " exp/voc_train_flowavenet_${preset}/RESULTS.md
+    check "${preset}: table" grep -Eq "^\| eval1 +\| 3 +\| -?[0-9.]+ ± " exp/voc_${preset}/RESULTS.md
 done
 
 section "a second run keeps what is done"
