@@ -217,7 +217,7 @@ def get_parser() -> argparse.ArgumentParser:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--original", help="folder of a clone of github.com/ksw0306/FloWaveNet; without: ours only")
-    parser.add_argument("--quick", action="store_true", help="a short utterance, few turns, no long one")
+    parser.add_argument("--quick", action="store_true", help="half of the flows, a short utterance, few turns")
     parser.add_argument("--systems", nargs="*", help="only these; default: all that the device and --original allow")
     parser.add_argument("--seconds", type=float, default=6.6, help="length of the utterance")
     parser.add_argument("--long_seconds", type=float, default=600.0, help="length of the long one; 0: none")
@@ -257,7 +257,7 @@ def main() -> None:
         args.batches = [1, 8, 32] if cuda else []
     if args.quick:
         args.seconds, args.long_seconds, args.repeats = min(args.seconds, 0.8), 0.0, 1
-        args.strengths, args.precision_seconds = args.strengths[1:2], 0.1
+        args.strengths, args.precision_seconds, args.n_flow = args.strengths[1:2], 0.1, min(args.n_flow, 3)
         args.batches, args.original_long_seconds, args.peak_size = args.batches[:1], 0.0, min(args.peak_size, 2048)
     torch.set_num_threads(args.threads)
     print(json.dumps(measure(args)))

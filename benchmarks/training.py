@@ -206,7 +206,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--original", help="folder of a clone of the original; without it, ours only")
-    parser.add_argument("--quick", action="store_true", help="short crops, two steps: under a minute on two cores")
+    parser.add_argument("--quick", action="store_true", help="a minute: half of the flows, short crops, two steps")
     parser.add_argument("--crop", type=int, help="samples per item (default 16128; quick: 4096)")
     parser.add_argument("--batch", type=int, default=1, help="items (default %(default)s)")
     parser.add_argument("--steps", type=int, help="steps that count (default 5; quick: 2)")
@@ -215,12 +215,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(default %(default)s)"
     )
     parser.add_argument("--n_block", type=int, default=8, help="(default %(default)s, the paper's)")
-    parser.add_argument("--n_flow", type=int, default=6, help="(default %(default)s, the paper's)")
+    parser.add_argument("--n_flow", type=int, help="(default 6, the paper's; quick: 3)")
     parser.add_argument("--filter_size", type=int, default=256, help="of ours; the original has 256 always")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
     args.crop = args.crop or (4096 if args.quick else 16128)
     args.steps = args.steps or (2 if args.quick else 5)
+    args.n_flow = args.n_flow or (3 if args.quick else 6)
     if args.original and args.filter_size != FIXED["filter_size"]:
         parser.error(f"the original's filter_size is {FIXED['filter_size']}, not {args.filter_size}")
     if args.crop % Side.hop:
