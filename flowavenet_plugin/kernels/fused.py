@@ -35,6 +35,11 @@ def takes(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype in NAMES and x.is_contiguous() and functions() is not None
 
 
+def takes_weights(*weights: Tensor) -> bool:
+    """Whether the functions of weights work on all of these: as :func:`takes`, of float32."""
+    return all(weight.dtype == torch.float32 and takes(weight) for weight in weights)
+
+
 def inputs(h: Tensor, first: int, dilation: int, out: Tensor) -> Tensor:
     """Transform the inputs of tiles of four outputs, B' d, see :class:`.convolution.WinogradConvolution`.
 

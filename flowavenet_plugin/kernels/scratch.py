@@ -79,7 +79,9 @@ class Scratch:
 
     def child(self, number: int) -> Scratch:
         """Return the buffers of a thread of its own."""
-        return self._children.setdefault(number, Scratch(self.memory))
+        if number not in self._children:
+            self._children[number] = Scratch(self.memory)
+        return self._children[number]
 
     def take(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """Return an uninitialised tensor of the type of ``like``; the last one of this name becomes invalid."""

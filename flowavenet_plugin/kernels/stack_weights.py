@@ -224,7 +224,7 @@ class _Convolution:
             return DirectConvolution(self.taps(f"dilated{layer}", 1, dtype, scratch), dilation)
         like = self.v.new_empty(0, dtype=dtype)
         room = scratch.take(f"winograd_weight{layer}", (6, *self.v.shape[:2]), like)
-        if self._compiled(room):
+        if fused.takes_weights(self.v, room):
             fused.winograd_weights(self.v, self._norms(1), room)
         else:
             WinogradConvolution.transformed(self.taps(f"dilated{layer}", 1, dtype, scratch), room)
@@ -234,15 +234,12 @@ class _Convolution:
         self, convolution: DirectConvolution, grad: Tensor, grad_bias: Tensor, memory: Memory
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As :meth:`backward`, from the gradient of the weight of what :meth:`dilated` returned."""
-        if not (isinstance(convolution, WinogradConvolution) and self._compiled(grad)):
+        if not (isinstance(convolution, WinogradConvolution) and fused.takes_weights(self.v, grad)):
             return self.taps_backward(convolution.taps_gradient(grad), grad_bias, 1, memory)
         grad_v = memory.empty(self.v.shape, grad)
         grad_g = fused.winograd_weight_gradients(grad, self.v, self._norms(1), grad_v)
         factor = self.factor(1)
         return grad_bias * factor[:, 0], (grad_g * factor)[:, :, None], grad_v
-
-    def _compiled(self, weight: Tensor) -> bool:
-        return all(tensor.dtype == torch.float32 and fused.takes(tensor) for tensor in (self.v, weight))
 
     def backward(self, grad: Tensor, grad_bias: Tensor, gates: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return the gradients of bias, g and v from those of :meth:`matrix`, which is lost, and of the bias."""

@@ -34,9 +34,10 @@ def run_pieces(work: Callable[[int, Scratch], None], count: int, scratch: Scratc
 
     def share(thread: int) -> None:
         try:
+            own = scratch.child(thread)
             with torch.inference_mode(inference), torch.no_grad():
                 for piece in range(thread, count, threads):
-                    work(piece, scratch.child(thread))
+                    work(piece, own)
         except BaseException as error:  # C can't pass it on
             raised.append(error)
 

@@ -21,7 +21,7 @@ def normalise(v: Tensor, g: Tensor, out: Tensor) -> None:
         g: Norms, shape (n, 1).
         out: Shape (n, m), of any floating type.
     """
-    if _compiled(v, g, out):
+    if fused.takes_weights(v, g, out):
         fused.normalise(v, g, out)
         return
     for piece in _pieces(v):
@@ -36,7 +36,7 @@ def normalise_backward(grad: Tensor, v: Tensor, g: Tensor) -> Tensor:
         v: As in :func:`normalise`.
         g: As in :func:`normalise`.
     """
-    if _compiled(grad, v, g):
+    if fused.takes_weights(grad, v, g):
         return fused.normalise_gradients(grad, v, g)
     grad_g = torch.empty_like(g)
     for piece in _pieces(v):
@@ -45,10 +45,6 @@ def normalise_backward(grad: Tensor, v: Tensor, g: Tensor) -> Tensor:
         factor = g[piece] / norm
         grad[piece].addcmul_(v[piece], along / norm, value=-1).mul_(factor)
     return grad_g
-
-
-def _compiled(*tensors: Tensor) -> bool:
-    return all(tensor.dtype == torch.float32 and fused.takes(tensor) for tensor in tensors)
 
 
 def _pieces(v: Tensor) -> Iterator[slice]:
