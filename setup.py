@@ -21,7 +21,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["flowavenet_plugin", "flowavenet_plugin.*"]),
-    package_data={"flowavenet_plugin.kernels": ["*.c"]},
+    package_data={"flowavenet_plugin.kernels": ["csrc/*"]},
     python_requires=">=3.10,<3.13",
     install_requires=[
         "espnet==202511",

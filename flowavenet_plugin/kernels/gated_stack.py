@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from flowavenet_plugin.kernels import fused
+from flowavenet_plugin.kernels.compiled import takes
 from flowavenet_plugin.kernels.rows import Rows
 from flowavenet_plugin.kernels.scratch import Scratch
-from flowavenet_plugin.kernels.stack_weights import PIECE, StackWeights
+from flowavenet_plugin.kernels.stack_weights import StackWeights
 from flowavenet_plugin.kernels.thin_product import thin_product
 
 #: Factor of a layer's residual sum.
@@ -71,7 +72,7 @@ def forward(x: Tensor, cond: Tensor, weights: StackWeights, rows: Rows, scratch:
     skips, last = (scratch.take(name, (size, width), x) for name in ("skips", "last"))
     h, core = _padded("hidden0", 0, size, weights, x, scratch)
     unfolded = _unfold(x, weights.front_offsets)
-    for piece in _pieces(x):
+    for piece in _pieces(x, weights):
         torch.addmm(weights.front_bias, unfolded[piece], weights.front.t(), out=core[piece]).relu_()
     for i in range(len(weights.dilated)):
         rows.clear(core)
@@ -82,7 +83,7 @@ def forward(x: Tensor, cond: Tensor, weights: StackWeights, rows: Rows, scratch:
         kept.sigmoids.append(sigmoids[:size])
         kept.gates.append(gate)
         following = None if is_last else _padded(f"hidden{i + 1}", i + 1, size, weights, x, scratch)
-        for piece in _pieces(x):
+        for piece in _pieces(x, weights):
             u = _gate(i, h, cond, piece, weights, sigmoids, gate, scratch)
             skips[piece].addmm_(u, weights.to_skip[i].t(), alpha=-1, beta=min(i, 1))
             if following is not None:
@@ -131,7 +132,7 @@ def backward(
             core.zero_()
         else:
             torch.mul(grad_next, RESIDUAL, out=core)
-        for piece in _pieces(grad):
+        for piece in _pieces(grad, weights):
             grad_pre = _gate_backward(i, piece, grad_skips, grad_next, kept, weights, grads, scratch)
             inner = grad_pre[: _length(piece, len(grad))]
             _add_product(grads.cond[i], inner.t(), cond[piece], piece)
@@ -173,7 +174,7 @@ def _skips_backward(
 ) -> Tensor:
     """Return the gradient of the sum of skips, before its relu."""
     grad_skips = scratch.take("grad_skips", kept.skips.shape, grad)
-    for piece in _pieces(grad):
+    for piece in _pieces(grad, weights):
         grad_last = scratch.take("grad_gate", kept.last[piece].shape, grad)
         _relu_backward(torch.mm(grad[piece], weights.end, out=grad_last), kept.last[piece])
         _add_product(grads.skip, grad_last.t(), kept.skips[piece], piece)
@@ -209,7 +210,7 @@ def _gate_backward(
 
 def _gate_gradients(grad: Tensor, u: Tensor, sigmoids: Tensor, out: Tensor, scratch: Scratch) -> Tensor:
     """Write the gradient before the sigmoids (a, b), from that of u = b - 2 a b; return its sum over the rows."""
-    if fused.takes(grad) and fused.takes(sigmoids):
+    if takes(grad) and takes(sigmoids):
         return fused.gate_gradients(grad, u, sigmoids, out)
     (a, b), (grad_a, grad_b) = sigmoids.chunk(2, dim=1), out.chunk(2, dim=1)
     # -2 a b = u - b, so that all of it comes from products of grad with u, a and b.
@@ -239,9 +240,9 @@ def _padded(
     return whole, whole[left : left + size]
 
 
-def _pieces(x: Tensor) -> Iterator[slice]:
+def _pieces(x: Tensor, weights: StackWeights) -> Iterator[slice]:
     size = x.shape[0]
-    step = PIECE if x.device.type == "cpu" else size
+    step = weights.piece if x.device.type == "cpu" else size
     return (slice(start, start + step) for start in range(0, size, step))
 
 

@@ -7,14 +7,16 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from flowavenet_plugin.kernels import fused
-from flowavenet_plugin.kernels.convolution import DirectConvolution, WinogradConvolution
+from flowavenet_plugin.kernels import winograd
+from flowavenet_plugin.kernels.compiled import takes_floats
+from flowavenet_plugin.kernels.convolution import DirectConvolution
 from flowavenet_plugin.kernels.scratch import Memory, Scratch
 from flowavenet_plugin.kernels.weight_norm import normalise, normalise_backward
+from flowavenet_plugin.kernels.winograd import WinogradConvolution
 
 #: From so many rows on fewer products pay for the sums around them, on a CPU.
 FEWER_PRODUCTS_FROM = 400
-#: Rows of a piece on a CPU: the processor's cache holds its hidden states.
+#: Rows of a piece on a CPU, at most: the processor's cache holds its hidden states.
 PIECE = 2048
 #: The end convolution's scale works through an exponential of this slope.
 SCALE_SLOPE = 3.0
@@ -80,6 +82,11 @@ class StackWeights:
     def tile(self) -> int:
         """Rows are computed in multiples of it."""
         return max(convolution.tile for convolution in self.dilated)
+
+    @property
+    def piece(self) -> int:
+        """Rows that are computed at once on a CPU."""
+        return PIECE // self.tile * self.tile
 
     @classmethod
     def of(
@@ -219,25 +226,24 @@ class _Convolution:
     def dilated(self, layer: int, dtype: torch.dtype, scratch: Scratch, rows: int) -> DirectConvolution:
         """Return the convolution of the layer that has filters and gates."""
         dilation, size = 2**layer, self.v.shape[2]
-        fewer = rows >= FEWER_PRODUCTS_FROM and size == 3 and PIECE % (4 * dilation) == 0
+        fewer = rows >= FEWER_PRODUCTS_FROM and size == 3 and winograd.TILE * dilation <= PIECE
         if not (fewer and self.v.device.type == "cpu" and dtype in (torch.float32, torch.float64)):
             return DirectConvolution(self.taps(f"dilated{layer}", 1, dtype, scratch), dilation)
-        like = self.v.new_empty(0, dtype=dtype)
-        room = scratch.take(f"winograd_weight{layer}", (6, *self.v.shape[:2]), like)
-        if fused.takes_weights(self.v, room):
-            fused.winograd_weights(self.v, self._norms(1), room)
+        if dtype == torch.float32 and takes_floats(self.v):
+            room = scratch.take(f"winograd_weight{layer}", (winograd.PLANES, *self.v.shape[:2]), self.v)
+            winograd.transformed_normalised(self.v, self._norms(1), room)
         else:
-            WinogradConvolution.transformed(self.taps(f"dilated{layer}", 1, dtype, scratch), room)
+            room = winograd.transformed(self.taps(f"dilated{layer}", 1, dtype, scratch))
         return WinogradConvolution(room, dilation)
 
     def dilated_backward(
         self, convolution: DirectConvolution, grad: Tensor, grad_bias: Tensor, memory: Memory
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As :meth:`backward`, from the gradient of the weight of what :meth:`dilated` returned."""
-        if not (isinstance(convolution, WinogradConvolution) and fused.takes_weights(self.v, grad)):
+        if not (isinstance(convolution, WinogradConvolution) and takes_floats(self.v, grad)):
             return self.taps_backward(convolution.taps_gradient(grad), grad_bias, 1, memory)
         grad_v = memory.empty(self.v.shape, grad)
-        grad_g = fused.winograd_weight_gradients(grad, self.v, self._norms(1), grad_v)
+        grad_g = winograd.normalised_gradients(grad, self.v, self._norms(1), grad_v)
         factor = self.factor(1)
         return grad_bias * factor[:, 0], (grad_g * factor)[:, :, None], grad_v
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from flowavenet_plugin.kernels import fused
+from flowavenet_plugin.kernels.compiled import functions, in_threads
 from flowavenet_plugin.kernels.scratch import Scratch
 
 
@@ -26,7 +26,7 @@ def run_pieces(work: Callable[[int, Scratch], None], count: int, scratch: Scratc
         BaseException: What a piece raised; those after it in its thread aren't called then.
     """
     threads = min(torch.get_num_threads(), count)
-    if threads < 2 or device.type != "cpu" or fused.functions() is None:
+    if threads < 2 or device.type != "cpu" or functions() is None:
         for piece in range(count):
             work(piece, scratch)
         return
@@ -41,6 +41,6 @@ def run_pieces(work: Callable[[int, Scratch], None], count: int, scratch: Scratc
         except BaseException as error:  # C can't pass it on
             raised.append(error)
 
-    fused.in_threads(share, threads)
+    in_threads(share, threads)
     if raised:
         raise raised[0]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from flowavenet_plugin.kernels import fused
+from flowavenet_plugin.kernels.compiled import takes_floats
 
 #: Values of a piece on a CPU: both of its operands fit the cache.
 PIECE = 2**18
@@ -21,7 +22,7 @@ def normalise(v: Tensor, g: Tensor, out: Tensor) -> None:
         g: Norms, shape (n, 1).
         out: Shape (n, m), of any floating type.
     """
-    if fused.takes_weights(v, g, out):
+    if takes_floats(v, g, out):
         fused.normalise(v, g, out)
         return
     for piece in _pieces(v):
@@ -36,7 +37,7 @@ def normalise_backward(grad: Tensor, v: Tensor, g: Tensor) -> Tensor:
         v: As in :func:`normalise`.
         g: As in :func:`normalise`.
     """
-    if fused.takes_weights(grad, v, g):
+    if takes_floats(grad, v, g):
         return fused.normalise_gradients(grad, v, g)
     grad_g = torch.empty_like(g)
     for piece in _pieces(v):

@@ -14,7 +14,7 @@ from flowavenet_plugin.kernels.weight_norm import normalise, normalise_backward
 
 
 @pytest.mark.parametrize("fewer", [False, True])
-@pytest.mark.parametrize("piece", [4, 16, 1024])
+@pytest.mark.parametrize("piece", [6, 24, 1024])
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize(
     "options",
@@ -29,8 +29,7 @@ from flowavenet_plugin.kernels.weight_norm import normalise, normalise_backward
 def test_prediction_and_gradients_are_the_modules(
     options: dict, batch: int, piece: int, fewer: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (gated_stack, stack_weights):
-        monkeypatch.setattr(module, "PIECE", piece)
+    monkeypatch.setattr(stack_weights, "PIECE", piece)
     monkeypatch.setattr(stack_weights, "FEWER_PRODUCTS_FROM", 0 if fewer else 1000)
     torch.manual_seed(0)
     net = WaveNet(3, 4, 6, filter_size=8, **options).double()

@@ -10,11 +10,11 @@ import torch
 
 from flowavenet_plugin.flow import FloWaveNet
 from flowavenet_plugin.flow.prepared import PreparedFlow
-from flowavenet_plugin.kernels import fused, threads
+from flowavenet_plugin.kernels import compiled, threads
 from flowavenet_plugin.kernels.scratch import Scratch
 
 CPU = torch.device("cpu")
-needs_compiler = pytest.mark.skipif(fused.functions() is None, reason="no C compiler (cc), or FLOWAVENET_FUSED=0")
+needs_compiler = pytest.mark.skipif(compiled.functions() is None, reason="no C compiler (cc), or FLOWAVENET_FUSED=0")
 
 
 @pytest.fixture(autouse=True)

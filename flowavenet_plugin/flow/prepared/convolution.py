@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from flowavenet_plugin.flow.prepared.matrices import add_product
-from flowavenet_plugin.kernels import convolution as kernel
-from flowavenet_plugin.kernels import fused
+from flowavenet_plugin.kernels import winograd
+from flowavenet_plugin.kernels.compiled import takes_floats
 from flowavenet_plugin.kernels.scratch import Scratch
 
 
@@ -64,20 +64,20 @@ class DilatedConvolution:
 
 
 class WinogradConvolution(DilatedConvolution):
-    """Three taps with half of the products, see :class:`flowavenet_plugin.kernels.convolution.WinogradConvolution`."""
+    """Three taps with fewer products, see :mod:`flowavenet_plugin.kernels.winograd`."""
 
     def to(self, dtype: torch.dtype) -> WinogradConvolution:
         """Transform the weights, then round them."""
-        weight = kernel.WinogradConvolution.transformed(torch.stack([weight.t() for weight in self.weights]))
-        # As the product reads them, (6, in, out).
-        weight = weight.transpose(1, 2).to(dtype).contiguous().transpose(1, 2)
-        self._kernel = kernel.WinogradConvolution(weight, self.dilation)
+        weight = winograd.transformed(torch.stack([weight.t() for weight in self.weights]))
+        shape = winograd.panels_shape(*weight.shape[1:], dtype) if takes_floats(weight) else None
+        self._panels = None if shape is None else winograd.panels(weight, weight.new_empty(shape, dtype=dtype))
+        self._kernel = winograd.WinogradConvolution(weight.to(dtype), self.dilation) if shape is None else None
         self.weights = []
         return self
 
     def padded(self, rows: int) -> int:
         """Rows that are computed where ``rows`` are wanted."""
-        return rows + -rows % self._kernel.tile
+        return rows + -rows % (winograd.TILE * self.dilation)
 
     def add_to(self, out: Tensor, x: Tensor, scratch: Scratch) -> None:
         """See :meth:`DilatedConvolution.add_to`."""
@@ -86,8 +86,9 @@ class WinogradConvolution(DilatedConvolution):
 
     def gate(self, pre: Tensor, x: Tensor, bias: Tensor, out: Tensor, scratch: Scratch) -> Tensor:
         """See :meth:`DilatedConvolution.gate`."""
-        if not fused.takes(x):
+        if self._panels is None:
             return super().gate(pre, x, bias, out, scratch)
+        tiles = self.padded(out.shape[1]) // (winograd.TILE * self.dilation)
         for item, own, made in zip(pre, x, out, strict=True):
-            self._kernel.gate(item[: len(made)], own, bias, made, scratch)
+            winograd.convolve(self._panels, own, tiles, self.dilation, item, bias, made, scratch)
         return out

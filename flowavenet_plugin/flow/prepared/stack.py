@@ -11,6 +11,7 @@ from flowavenet_plugin.flow.prepared.convolution import DilatedConvolution, Wino
 from flowavenet_plugin.flow.prepared.layout import bit_reversal, cond_in_time
 from flowavenet_plugin.flow.prepared.matrices import add_product, product
 from flowavenet_plugin.kernels import fused
+from flowavenet_plugin.kernels.compiled import takes
 from flowavenet_plugin.kernels.gated_stack import RESIDUAL
 from flowavenet_plugin.kernels.scratch import Scratch
 from flowavenet_plugin.kernels.stack_weights import SCALE_SLOPE
@@ -82,8 +83,7 @@ class PreparedStack:
         self.convolutions: list[DilatedConvolution] = []
         self.residual, self.residual_bias, self.to_skip = [], [], []
         skip_bias = 0.0
-        # Elsewhere products are so fast that the sums around them cost more.
-        fewer = net.skip.bias.device.type == "cpu"
+        fewer = _fewer_products_pay(net.skip.bias.device, self.dtype)
         for i, layer in enumerate(net.layers):
             weight, out, bias = layer.dilated.conv.weight.detach(), layer.out.weight.detach()[:, :, 0], layer.out.bias
             taps = [(weight[:, :, j] * twice).t() for j in range(weight.shape[2])]
@@ -169,7 +169,7 @@ class PreparedStack:
         start, end = span
         window = x[:, (start - self.front_left - first + self.left) * self.channels :]
         columns = window.unfold(1, self.front.shape[0], self.channels)[:, : end - start]
-        if self.front.dtype == torch.float32 and len(self.front) <= SMALL_FRONT and fused.takes(out):
+        if self.front.dtype == torch.float32 and len(self.front) <= SMALL_FRONT and takes(out):
             for item, made in zip(window, out, strict=True):
                 fused.front(item.contiguous(), self.channels, self.front, self.front_bias, made)
         elif self.front.dtype == self.dtype:
@@ -188,3 +188,9 @@ class PreparedStack:
             add_product(out[:, :count], cond(half, start, end), weight)
         gate = scratch.take("gate", (hidden.shape[0], count, self.width), hidden)
         return conv.gate(out, hidden, self.bias[i], gate, scratch)
+
+
+def _fewer_products_pay(device: torch.device, dtype: torch.dtype) -> bool:
+    """Say whether products cost more than the sums that fewer of them need: not where there are units for matrices."""
+    matrix_units = dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported()
+    return device.type == "cpu" and not matrix_units
