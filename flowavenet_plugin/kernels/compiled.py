@@ -41,10 +41,11 @@ def takes_floats(*tensors: Tensor) -> bool:
     return all(tensor.dtype == torch.float32 and takes(tensor) for tensor in tensors)
 
 
-def call(name: str, tensors: tuple[Tensor, ...], *sizes: int) -> int:
-    """Hand a function the tensors' memory, the sizes, and the number of threads."""
-    pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors)
-    return getattr(functions(), name)(*pointers, *map(ctypes.c_long, (*sizes, torch.get_num_threads())))
+def call(name: str, tensors: tuple[Tensor | None, ...], *numbers: float) -> int:
+    """Hand a function the tensors' memory (null for None), integers and floats as such, and the number of threads."""
+    pointers = [ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors]
+    values = [ctypes.c_float(n) if isinstance(n, float) else ctypes.c_long(n) for n in numbers]
+    return getattr(functions(), name)(*pointers, *values, ctypes.c_long(torch.get_num_threads()))
 
 
 def in_threads(work: Callable[[int], None], threads: int) -> None:

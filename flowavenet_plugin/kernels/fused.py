@@ -61,6 +61,19 @@ def front(x: Tensor, stride: int, weight: Tensor, bias: Tensor, out: Tensor) -> 
     return out
 
 
+def end(x: Tensor, weight: Tensor, bias: Tensor, out: Tensor) -> Tensor:
+    """Write x @ weight.t() + bias, for few columns.
+
+    Args:
+        x: Contiguous, as all here, shape (rows, width).
+        weight: float32, as ``bias`` and ``out``, shape (columns, width).
+        bias: Shape (columns,).
+        out: Written, shape (rows, columns).
+    """
+    call(f"end_{KINDS[x.dtype]}", (x, weight, bias, out), *x.shape, len(weight))
+    return out
+
+
 def normalise(v: Tensor, g: Tensor, out: Tensor) -> None:
     """Write g v / |v| to ``out``; all float32 and contiguous, shapes (n, m), (n, 1) and (n, m)."""
     call("normalise", (v, g, out), *v.shape)

@@ -163,7 +163,7 @@ def panels_shape(out: int, inner: int, dtype: torch.dtype) -> tuple[int, ...] | 
     """Return the shape of what :func:`panels` makes; None: no compiled function takes such weights."""
     if functions() is None or dtype not in KINDS or (dtype == torch.bfloat16 and inner % 2):
         return None
-    columns = call("winograd_panel", ())
+    columns = call("panel_columns", ())
     return -(-out // columns), PLANES, inner, columns
 
 

@@ -64,3 +64,12 @@ def test_front_is_a_product_of_windows(dtype: torch.dtype) -> None:
     x, weight, bias = torch.randn(40), torch.randn(6, 300), torch.randn(300)
     out = fused.front(x, 2, weight, bias, torch.empty(18, 300, dtype=dtype))
     torch.testing.assert_close(out, (x.unfold(0, 6, 2) @ weight + bias).relu().to(dtype), rtol=1e-2, atol=2e-6)
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_end_is_a_product_with_few_columns(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(21, 37).to(dtype), torch.randn(3, 37), torch.randn(3)
+    out = fused.end(x, weight, bias, torch.empty(21, 3))
+    torch.testing.assert_close(out, x.float() @ weight.t() + bias, rtol=1e-5, atol=1e-5)

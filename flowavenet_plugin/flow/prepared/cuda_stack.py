@@ -15,6 +15,8 @@ from flowavenet_plugin.kernels.scratch import Scratch
 class CudaStack(PreparedStack):
     """As :class:`PreparedStack`, with gates and the products behind them in one kernel each."""
 
+    kept = staticmethod(lambda weight: weight)
+
     def __init__(self, *args: object) -> None:
         """Fold the weights; arguments as in :class:`PreparedStack`."""
         super().__init__(*args)
@@ -42,7 +44,7 @@ class CudaStack(PreparedStack):
                 self.gated_product(pre, self.residual[i], self.residual_bias[i], base, RESIDUAL, inside, core)
                 hidden = following
         state = product(skips.relu_(), self.skip, scratch.take("last", skips.shape, skips), self.skip_bias).relu_()
-        return torch.matmul(state.to(self.end.dtype), self.end).add_(self.end_bias)
+        return torch.matmul(state.to(self.end.dtype), self.end.t()).add_(self.end_bias)
 
     def _before_gate(self, i: int, hidden: Tensor, start: int, end: int, cond: Cond, scratch: Scratch) -> Tensor:
         """Return what the i-th layer's sigmoids get for rows from start to end, shape (B, end - start, 2 * width)."""

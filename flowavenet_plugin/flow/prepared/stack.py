@@ -9,15 +9,17 @@ from torch import Tensor, nn
 
 from flowavenet_plugin.flow.prepared.convolution import DilatedConvolution, WinogradConvolution
 from flowavenet_plugin.flow.prepared.layout import bit_reversal, cond_in_time
-from flowavenet_plugin.flow.prepared.matrices import add_product, product
+from flowavenet_plugin.flow.prepared.matrices import Matrix, product
 from flowavenet_plugin.kernels import fused
-from flowavenet_plugin.kernels.compiled import takes
+from flowavenet_plugin.kernels.compiled import takes, takes_floats
 from flowavenet_plugin.kernels.gated_stack import RESIDUAL
 from flowavenet_plugin.kernels.scratch import Scratch
 from flowavenet_plugin.kernels.stack_weights import SCALE_SLOPE
 
 #: Values that a front convolution reads, up to which a library's product is slower than the compiled one.
 SMALL_FRONT = 24
+#: Values that an end convolution writes, likewise.
+SMALL_END = 16
 #: Conditioning of a half (0 or 1; None: all) for rows from first to last, shape (B, rows, values).
 Cond = Callable[[int | None, int, int], Tensor]
 
@@ -29,6 +31,9 @@ class PreparedStack:
     folded in. tanh(f) sigmoid(g) = 2ab - b with a = sigmoid(2f), b = sigmoid(g): the factors are in the weights.
     The stack runs in ``dtype``, but what it predicts from its last hidden state is of the flow's precision.
     """
+
+    #: Of a matrix (in, out), what the forward pass uses.
+    kept = Matrix
 
     def __init__(
         self,
@@ -66,10 +71,10 @@ class PreparedStack:
         twice[: self.width] = 2.0
         self._keep_layers(net, causal, twice)
         self._keep_cond(net, n_mels, block, twice, depth)
-        self.skip = self._matrix(net.skip.weight[:, :, 0])
+        self.skip = self.kept(self._matrix(net.skip.weight[:, :, 0]))
         self.skip_bias = net.skip.bias.detach().to(dtype)
         scale = end_scale * torch.exp(SCALE_SLOPE * net.end.scale.detach()[0, end_order, 0])
-        self.end = (net.end.conv.weight.detach()[end_order, :, 0] * scale[:, None]).t().contiguous()
+        self.end = (net.end.conv.weight.detach()[end_order, :, 0] * scale[:, None]).contiguous()
         self.end_bias = net.end.conv.bias.detach()[end_order] * scale + end_shift
         #: Rows before and after a row that its prediction depends on.
         self.left = self.front_left + sum(conv.left for conv in self.convolutions)
@@ -90,21 +95,21 @@ class PreparedStack:
             kind = WinogradConvolution if fewer and len(taps) == 3 else DilatedConvolution
             self.convolutions.append(kind(taps, 2**i, causal).to(self.dtype))
             # The gate comes out negative, as b - 2ab.
-            self.to_skip.append(-self._matrix(out[-self.width :]))
+            self.to_skip.append(self.kept(-self._matrix(out[-self.width :])))
             skip_bias = skip_bias + bias.detach()[-self.width :]
             if i + 1 < len(net.layers):
-                self.residual.append(-RESIDUAL * self._matrix(out[: self.width]))
+                self.residual.append(self.kept(-RESIDUAL * self._matrix(out[: self.width])))
                 self.residual_bias.append((RESIDUAL * bias.detach()[: self.width]).to(self.dtype))
         self.skip_sum_bias = skip_bias.to(self.dtype)
 
     def _keep_cond(self, net: nn.Module, n_mels: int, block: int, twice: Tensor, depth: int) -> None:
-        self.cond: list[list[Tensor]] = []  # per layer, per half: (2**block * bands, 2 * width)
+        self.cond: list[list[Matrix]] = []  # per layer, per half: (2**block * bands, 2 * width)
         self.bias: list[Tensor] = []
         weights, biases = net.cond.weight.detach()[:, :, 0].chunk(depth), net.cond.bias.detach().chunk(depth)
         for layer, weight, bias in zip(net.layers, weights, biases, strict=True):
             parts = weight.chunk(len(self.halves), dim=1)
             in_time = (cond_in_time(part, n_mels, block, h) for part, h in zip(parts, self.halves, strict=True))
-            self.cond.append([self._matrix(part * twice) for part in in_time])
+            self.cond.append([self.kept(self._matrix(part * twice)) for part in in_time])
             self.bias.append(((bias + layer.dilated.conv.bias.detach()) * twice[:, 0]).to(self.dtype))
 
     def __call__(
@@ -129,32 +134,32 @@ class PreparedStack:
             spans.insert(0, (max(0, spans[0][0] - conv.left), min(rows, spans[0][1] + conv.right)))
         hidden = self._hidden(0, spans, x.shape[0], scratch)
         self._run_front(x, first, spans[0], self._core(hidden, 0, spans), mask)
-        skips = scratch.take("skips", (x.shape[0], last - first, self.width), self.skip)
+        skips = scratch.take("skips", (x.shape[0], last - first, self.width), self.skip_bias)
         for i, (start, end) in enumerate(spans[1:]):
             gate = self._gate(i, hidden, start, end, cond, scratch)
-            wanted = gate[:, first - start : last - start]
-            if i == 0:
-                product(wanted, self.to_skip[i], skips)
-            else:
-                add_product(skips, wanted, self.to_skip[i])
-            if i + 1 < len(self.convolutions):
+            wanted, is_last = gate[:, first - start : last - start], i + 1 == len(self.convolutions)
+            bias = self.skip_sum_bias if is_last else None
+            self.to_skip[i](wanted, skips, bias, other=skips if i else None, relu=is_last)
+            if not is_last:
                 following = self._hidden(i + 1, spans, x.shape[0], scratch)
                 core = self._core(following, i + 1, spans)
                 before = hidden[:, self.convolutions[i].left :][:, : end - start]
-                torch.add(self.residual_bias[i], before, alpha=RESIDUAL, out=core)
-                add_product(core, gate, self.residual[i])
+                self.residual[i](gate, core, self.residual_bias[i], other=before, factor=RESIDUAL)
                 if mask is not None:
                     core.mul_(mask[:, start:end])
                 hidden = following
-        fused.add_relu(skips, self.skip_sum_bias)
-        state = fused.add_relu(product(skips, self.skip, scratch.take("last", skips.shape, skips)), self.skip_bias)
-        return torch.matmul(state.to(self.end.dtype), self.end).add_(self.end_bias)
+        state = self.skip(skips, scratch.take("last", skips.shape, skips), self.skip_bias, relu=True)
+        if len(self.end) > SMALL_END or not (takes_floats(self.end) and takes(state)):
+            return torch.matmul(state.to(self.end.dtype), self.end.t()).add_(self.end_bias)
+        out = scratch.take("end", (*state.shape[:2], len(self.end)), self.end)
+        fused.end(state.flatten(0, 1), self.end, self.end_bias, out)
+        return out
 
     def _hidden(self, i: int, spans: list[tuple[int, int]], batch: int, scratch: Scratch) -> Tensor:
         """Return room for the i-th layer's input, with rows of zeros where its convolution reaches beyond the ends."""
         (start, end), (first, last), conv = spans[i], spans[i + 1], self.convolutions[i]
         length = conv.padded(last - first) + conv.left + conv.right
-        hidden = scratch.take(f"hidden{i % 2}", (batch, length, self.width), self.skip)
+        hidden = scratch.take(f"hidden{i % 2}", (batch, length, self.width), self.skip_bias)
         before = start - (first - conv.left)
         hidden[:, :before].zero_()
         hidden[:, before + end - start :].zero_()
@@ -183,9 +188,8 @@ class PreparedStack:
         """Return the i-th layer's gate, negative, for rows from start to end, shape (B, end - start, width)."""
         conv, count = self.convolutions[i], end - start
         out = scratch.take("gates", (hidden.shape[0], conv.padded(count), 2 * self.width), hidden)
-        product(cond(self.halves[0], start, end), self.cond[i][0], out[:, :count])
-        for half, weight in zip(self.halves[1:], self.cond[i][1:], strict=True):
-            add_product(out[:, :count], cond(half, start, end), weight)
+        for k, (half, weight) in enumerate(zip(self.halves, self.cond[i], strict=True)):
+            weight(cond(half, start, end), out[:, :count], other=out[:, :count] if k else None)
         gate = scratch.take("gate", (hidden.shape[0], count, self.width), hidden)
         return conv.gate(out, hidden, self.bias[i], gate, scratch)
 

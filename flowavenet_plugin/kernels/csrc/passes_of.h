@@ -67,6 +67,20 @@ void OF(front)(const float *restrict x, const float *restrict weight, const floa
     }
 }
 
+// out (rows, columns) = bias + x W', W is (columns, width).
+void OF(end)(const TYPE *restrict x, const float *restrict weight, const float *restrict bias, float *restrict out,
+             long rows, long width, long columns, long threads) {
+    FOR_ROWS(rows) {
+        const TYPE *restrict own = x + row * width;
+        for (long k = 0; k < columns; k++) {
+            const float *restrict w = weight + k * width;
+            float sum = 0;
+            _Pragma("omp simd reduction(+ : sum)") for (long c = 0; c < width; c++) sum += LOAD(own[c]) * w[c];
+            out[row * columns + k] = bias[k] + sum;
+        }
+    }
+}
+
 #undef OF
 #undef LOAD
 #undef STORE

@@ -1,4 +1,4 @@
-// Products of rows with a panel of columns that lies in the cache: a row of sums for each row, in registers.
+// Products of rows with a panel of columns that lies in the cache; the sums of a few rows are in registers.
 #ifndef FLOWAVENET_PRODUCTS_H
 #define FLOWAVENET_PRODUCTS_H
 #include "numbers.h"
@@ -34,13 +34,14 @@ static inline Vector spread(float value) { return value - (Vector){0}; }
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
-// to (rows, PANEL) = a (rows, depth) b (depth, PANEL), in values of four bytes; `ahead` will be read next.
+// to (rows, PANEL) = a (rows, depth) b (depth, PANEL), or += with `add`, in values of four bytes; `ahead` is read next.
 #define DEFINE_KERNEL(KIND)                                                                                          \
     ALWAYS_INLINE void kernel_##KIND(const int rows, long depth, const float *a, long stride, const float *b,        \
-                                     float *to, const float *ahead) {                                                \
+                                     float *to, long add, const float *ahead) {                                      \
         Vector sums[ROWS][VECTORS];                                                                                  \
         for (int i = 0; i < rows; i++)                                                                               \
-            for (int j = 0; j < VECTORS; j++) sums[i][j] = (Vector){0};                                              \
+            for (int j = 0; j < VECTORS; j++)                                                                        \
+                sums[i][j] = add ? *(const Vector *)(to + i * PANEL + j * LANES) : (Vector){0};                      \
         for (long k = 0; k < depth; k++) {                                                                           \
             Vector own[VECTORS];                                                                                     \
             if (k % 4 == 0) __builtin_prefetch(ahead + 4 * k, 0, 2);                                                 \
@@ -54,11 +55,12 @@ static inline Vector spread(float value) { return value - (Vector){0}; }
             for (int j = 0; j < VECTORS; j++) *(Vector *)(to + i * PANEL + j * LANES) = sums[i][j];                  \
     }                                                                                                                \
     /* the same for any number of rows */                                                                            \
-    static void multiply_##KIND(long rows, long depth, const float *a, long stride, const float *b, float *to) {     \
+    static void multiply_##KIND(long rows, long depth, const float *a, long stride, const float *b, float *to,       \
+                                long add) {                                                                          \
         const float *ahead = b + depth * PANEL;                                                                      \
         for (; rows >= ROWS; rows -= ROWS, a += ROWS * stride, to += ROWS * PANEL, ahead += 4 * depth)               \
-            kernel_##KIND(ROWS, depth, a, stride, b, to, ahead);                                                     \
-        for (; rows > 0; rows--, a += stride, to += PANEL) kernel_##KIND(1, depth, a, stride, b, to, ahead);         \
+            kernel_##KIND(ROWS, depth, a, stride, b, to, add, ahead);                                                \
+        for (; rows > 0; rows--, a += stride, to += PANEL) kernel_##KIND(1, depth, a, stride, b, to, add, ahead);    \
     }
 DEFINE_KERNEL(float)
 DEFINE_KERNEL(bf16)

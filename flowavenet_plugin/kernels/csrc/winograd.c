@@ -21,8 +21,7 @@ static inline long first_row(long row, long dilation) { return row / dilation * 
 #define TYPE uint16_t
 #include "winograd_of.h"
 
-// Of what room and panels must hold: columns of a panel, rows of a group.
-long winograd_panel(void) { return PANEL; }
+// Rows of a group.
 long winograd_group(void) { return GROUP; }
 
 // x = B' d, PLANES planes of tiles * dilation rows
@@ -86,7 +85,7 @@ void winograd_input_gradients(const float *restrict y, const float *restrict pan
                 const float *own = panels;
                 for (long begin = 0; begin < width; begin += PANEL) {
                     for (int p = 0; p < PLANES; p++, own += depth * PANEL)
-                        multiply_float(count, depth, y + (p * total + first) * depth, depth, own, x + p * Y_PLANE);
+                        multiply_float(count, depth, y + (p * total + first) * depth, depth, own, x + p * Y_PLANE, 0);
                     const long channels = width - begin < PANEL ? width - begin : PANEL;
                     for (long t = 0; t < count; t++)
                         add_tile(x + t * PANEL, grad + first_row(first + t, dilation) * width + begin,

@@ -76,7 +76,7 @@ void OF(winograd_convolve)(const TYPE *restrict h, const float *restrict panels,
             OF(transform)(h, (TYPE *)x, first, count, GROUP * inner, dilation, inner);
             for (long begin = 0; begin < width; begin += HALF) {
                 for (int p = 0; p < PLANES; p++, own += depth * PANEL)
-                    OF(multiply)(count, depth, x + p * GROUP * depth, depth, own, y + p * Y_PLANE);
+                    OF(multiply)(count, depth, x + p * GROUP * depth, depth, own, y + p * Y_PLANE, 0);
                 const long channels = width - begin < HALF ? width - begin : HALF;
                 for (long t = 0; t < count; t++)
                     OF(gate_tile)(y + t * PANEL, pre + begin, bias + begin, gate + begin,

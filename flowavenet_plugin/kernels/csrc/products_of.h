@@ -1,0 +1,48 @@
+// The product for rows of one type, see products.c.
+#define OF(name) JOIN(name, KIND)
+#define LOAD OF(load)
+#define STORE OF(store)
+
+// `columns` columns of rows: out = sums + bias + factor other, and its relu; bias and other may be null.
+static inline void OF(finish)(const float *restrict from, const TYPE *bias, const TYPE *other, TYPE *out, long rows,
+                              long columns, long other_stride, long out_stride, float factor, long relu) {
+    for (long row = 0; row < rows; row++, from += PANEL, other += other_stride, out += out_stride)
+        FOR_CHANNELS(columns) {
+            const float value = from[c] + (bias ? LOAD(bias[c]) : 0) + (other_stride ? factor * LOAD(other[c]) : 0);
+            out[c] = STORE(relu && value < 0 ? 0 : value);
+        }
+}
+
+// out (rows, columns) = x (rows, inner) w + bias + factor other, and its relu; w is in panels of PANEL columns. Rows of
+// x, other and out lie so many values apart, those of other 0 if there is none; other may be out.
+void OF(panel_product)(const TYPE *x, const float *panels, const TYPE *bias, const TYPE *other, TYPE *out, long rows,
+                       long inner, long columns, long x_stride, long other_stride, long out_stride, long relu,
+                       float factor, long threads) {
+    const long pack = 4 / (long)sizeof(TYPE), depth = inner / pack, stride = x_stride / pack;
+    const long share = (rows + threads - 1) / threads, most = share < GROUP ? share : GROUP;
+    const long size = (most + ROWS - 1) / ROWS * ROWS, last = (depth - 1) / DEPTH * DEPTH;
+    _Pragma("omp parallel for schedule(static) num_threads(threads)")
+    for (long first = 0; first < rows; first += size) {
+        const long count = rows - first < size ? rows - first : size;
+        const float *own = (const float *)(x + first * x_stride);
+        for (long begin = 0; begin < columns; begin += PANEL) {
+            const float *panel = panels + begin * depth;
+            const long width = columns - begin < PANEL ? columns - begin : PANEL;
+            for (long k = 0; k < last; k += DEPTH)
+                OF(multiply)(count, DEPTH, own + k, stride, panel + k * PANEL, sums, k);
+            for (long row = 0; row < count; row += ROWS) {
+                const long some = count - row < ROWS ? count - row : ROWS, place = first + row;
+                float *to = last ? sums + row * PANEL : sums;  // the latter stays in the first cache
+                OF(multiply)(some, depth - last, own + row * stride + last, stride, panel + last * PANEL, to, last);
+                OF(finish)(to, bias ? bias + begin : 0, other + place * other_stride + begin,
+                           out + place * out_stride + begin, some, width, other_stride, out_stride, factor, relu);
+            }
+        }
+    }
+}
+
+#undef OF
+#undef LOAD
+#undef STORE
+#undef KIND
+#undef TYPE
