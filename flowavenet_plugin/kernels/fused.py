@@ -1,4 +1,4 @@
-"""Gates, biases, relus and norms in few passes over memory, by the compiled functions of csrc/passes.c.
+"""Gates, products with few columns and norms in few passes over memory, by the compiled functions of csrc/passes.c.
 
 What is computed is that of :mod:`.gated_stack` and :mod:`.weight_norm`; :mod:`.compiled` says when it is at hand.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from flowavenet_plugin.kernels.compiled import KINDS, call, takes
+from flowavenet_plugin.kernels.compiled import KINDS, call
 
 
 def gate(pre: Tensor, bias: Tensor, out: Tensor) -> None:
@@ -20,14 +20,6 @@ def gate(pre: Tensor, bias: Tensor, out: Tensor) -> None:
         out: Written, shape (rows, width).
     """
     call(f"gate_{KINDS[pre.dtype]}", (pre, bias, out), *out.shape)
-
-
-def add_relu(x: Tensor, bias: Tensor) -> Tensor:
-    """Turn x (..., width) into relu(x + bias), in place; by torch where there is no compiled function."""
-    if not takes(x):
-        return x.add_(bias).relu_()
-    call(f"add_relu_{KINDS[x.dtype]}", (x, bias), x.numel() // x.shape[-1], x.shape[-1])
-    return x
 
 
 def gate_gradients(grad: Tensor, gate: Tensor, sigmoids: Tensor, out: Tensor) -> Tensor:

@@ -83,16 +83,17 @@ def forward(x: Tensor, cond: Tensor, weights: StackWeights, rows: Rows, scratch:
         kept.sigmoids.append(sigmoids[:size])
         kept.gates.append(gate)
         following = None if is_last else _padded(f"hidden{i + 1}", i + 1, size, weights, x, scratch)
+        bias = None if is_last else RESIDUAL * weights.residual_bias[i]
         for piece in _pieces(x, weights):
             u = _gate(i, h, cond, piece, weights, sigmoids, gate, scratch)
-            skips[piece].addmm_(u, weights.to_skip[i].t(), alpha=-1, beta=min(i, 1))
-            if following is not None:
-                torch.add(weights.residual_bias[i], core[piece], out=following[1][piece])
-                following[1][piece].addmm_(u, weights.to_residual[i].t(), beta=RESIDUAL, alpha=-RESIDUAL)
-            else:
-                fused.add_relu(skips[piece], weights.skip_sum_bias)
-                fused.add_relu(torch.mm(skips[piece], weights.skip.t(), out=last[piece]), weights.skip_bias)
+            skip_bias, before = weights.skip_sum_bias if is_last else None, skips[piece] if i else None
+            weights.times("to_skip", i).multiply(u, skips[piece], skip_bias, before, alpha=-1, relu=is_last)
+            if is_last:
+                weights.times("skip").multiply(skips[piece], last[piece], weights.skip_bias, relu=True)
                 torch.addmm(weights.end_bias, last[piece], weights.end.t(), out=out[piece])
+            else:
+                residual = weights.times("to_residual", i)
+                residual.multiply(u, following[1][piece], bias, core[piece], alpha=-RESIDUAL, factor=RESIDUAL)
         h, core = following or (h, core)
     kept.skips, kept.last = skips, last
     return out, kept
@@ -137,7 +138,7 @@ def backward(
             inner = grad_pre[: _length(piece, len(grad))]
             _add_product(grads.cond[i], inner.t(), cond[piece], piece)
             if grad_cond is not None:
-                _add_cond_gradient(grad_cond[piece], inner, weights.cond_scale[i], weights.cond[i])
+                _add_cond_gradient(grad_cond[piece], inner, weights, i)
             weights.dilated[i].backward(grad_pre, kept.hidden[i], piece.start, grad_h, grads.taps[i], scratch)
         rows.clear(core)
     first = kept.hidden[0][weights.lefts[0] :][: len(grad)]
@@ -162,7 +163,7 @@ def _gate(
     inner = pre[: _length(piece, len(gate))]
     pre[len(inner) :].zero_()
     if weights.cond_scale[i] is None:
-        torch.mm(cond[piece], weights.cond[i].t(), out=inner)
+        weights.times("cond", i).multiply(cond[piece], inner)
     else:
         torch.mul(thin_product(cond[piece], weights.cond[i]), weights.cond_scale[i], out=inner)
     weights.dilated[i].add_gate(pre, h, piece.start, weights.bias[i], gate[piece], scratch)
@@ -179,7 +180,8 @@ def _skips_backward(
         _relu_backward(torch.mm(grad[piece], weights.end, out=grad_last), kept.last[piece])
         _add_product(grads.skip, grad_last.t(), kept.skips[piece], piece)
         grads.skip_bias.add_(grad_last.sum(dim=0))
-        _relu_backward(torch.mm(grad_last, weights.skip, out=grad_skips[piece]), kept.skips[piece])
+        weights.times("skip", back=True).multiply(grad_last, grad_skips[piece])
+        _relu_backward(grad_skips[piece], kept.skips[piece])
         grads.skip_sum_bias.add_(grad_skips[piece].sum(dim=0))
     return grad_skips
 
@@ -196,10 +198,11 @@ def _gate_backward(
 ) -> Tensor:
     """Return the gradient of the i-th layer's values before the sigmoids, of whole tiles; add those of its weights."""
     u, sigmoids = kept.gates[i][piece], kept.sigmoids[i][piece]
-    grad_u = scratch.take("grad_gate", u.shape, u).addmm_(grad_skips[piece], weights.to_skip[i], beta=0, alpha=-1)
+    grad_u = scratch.take("grad_gate", u.shape, u)
+    weights.times("to_skip", i, back=True).multiply(grad_skips[piece], grad_u, alpha=-1)
     _add_product(grads.to_skip[i], grad_skips[piece].t(), u, piece, -1)
     if grad_next is not None:
-        grad_u.addmm_(grad_next[piece], weights.to_residual[i], alpha=-RESIDUAL)
+        weights.times("to_residual", i, back=True).multiply(grad_next[piece], grad_u, other=grad_u, alpha=-RESIDUAL)
         _add_product(grads.to_residual[i], grad_next[piece].t(), u, piece, -RESIDUAL)
         grads.residual_bias[i].add_(grad_next[piece].sum(dim=0), alpha=RESIDUAL)
     grad_pre = scratch.take("grad_pre", (_room(len(u), weights), 2 * weights.width), u)
@@ -251,14 +254,15 @@ def _add_product(out: Tensor, x: Tensor, y: Tensor, piece: slice, alpha: float =
     out.addmm_(x, y, beta=min(piece.start, 1), alpha=alpha)
 
 
-def _add_cond_gradient(out: Tensor, x: Tensor, scale: Tensor | None, weight: Tensor) -> None:
-    """Add (x * scale) @ weight to ``out``, which may be of higher precision."""
+def _add_cond_gradient(out: Tensor, grad: Tensor, weights: StackWeights, i: int) -> None:
+    """Add the gradient of the conditioning, which may be of higher precision, from that of the i-th layer's product."""
+    scale, weight = weights.cond_scale[i], weights.cond[i]
     if scale is not None:
-        out.add_(thin_product(x * scale, weight.t()))
-    elif out.dtype == x.dtype:
-        out.addmm_(x, weight)
+        out.add_(thin_product(grad * scale, weight.t()))
+    elif out.dtype == grad.dtype:
+        weights.times("cond", i, back=True).multiply(grad, out, other=out)
     else:
-        out.add_(x @ weight)
+        out.add_(grad @ weight)
 
 
 def _relu_backward(grad: Tensor, value: Tensor) -> Tensor:

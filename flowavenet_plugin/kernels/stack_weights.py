@@ -10,12 +10,13 @@ from torch import Tensor
 from flowavenet_plugin.kernels import winograd
 from flowavenet_plugin.kernels.compiled import takes_floats
 from flowavenet_plugin.kernels.convolution import DirectConvolution
+from flowavenet_plugin.kernels.products import Matrix
 from flowavenet_plugin.kernels.scratch import Memory, Scratch
 from flowavenet_plugin.kernels.weight_norm import normalise, normalise_backward
 from flowavenet_plugin.kernels.winograd import WinogradConvolution
 
-#: From so many rows on fewer products pay for the sums around them, on a CPU.
-FEWER_PRODUCTS_FROM = 400
+#: From so many rows on it pays to put matrices in order, and fewer products for the sums around them, on a CPU.
+MANY_ROWS = 400
 #: Rows of a piece on a CPU, at most: the processor's cache holds its hidden states.
 PIECE = 2048
 #: The end convolution's scale works through an exponential of this slope.
@@ -72,6 +73,9 @@ class StackWeights:
     end_bias: Tensor | None = None
     front_offsets: list[int] = field(default_factory=list)
     lefts: list[int] = field(default_factory=list)  # per layer: rows of zeros before the convolution's input
+    scratch: Scratch | None = None
+    many_rows: bool = False
+    _times: dict[str, Matrix] = field(default_factory=dict)
 
     @property
     def width(self) -> int:
@@ -82,6 +86,15 @@ class StackWeights:
     def tile(self) -> int:
         """Rows are computed in multiples of it."""
         return max(convolution.tile for convolution in self.dilated)
+
+    def times(self, name: str, layer: int | None = None, back: bool = False) -> Matrix:
+        """Return what multiplies rows by the transpose of a matrix, or, on the way ``back``, by the matrix itself."""
+        key = f"{name}{'' if layer is None else layer}{'_back' if back else ''}"
+        if key not in self._times:
+            weight = getattr(self, name) if layer is None else getattr(self, name)[layer]
+            in_order = Matrix(weight if back else weight.t(), self.scratch, f"panels_{key}", self.many_rows)
+            self._times[key] = in_order
+        return self._times[key]
 
     @property
     def piece(self) -> int:
@@ -123,6 +136,8 @@ class StackWeights:
             end_bias=(end_bias * torch.exp(SCALE_SLOPE * scale[0, :, 0])).to(dtype),
             front_offsets=shape.offsets(front.v.shape[2], 1),
             lefts=[-shape.offsets(conv.v.shape[2], 2**i)[0] for i, conv in enumerate(dilated)],
+            scratch=scratch,
+            many_rows=rows >= MANY_ROWS,
         )
         made.bias = [(conv.bias * conv.factor(1)[:, 0] + cond_bias[i]).to(dtype) for i, conv in enumerate(dilated)]
         for i, conv in enumerate(outs):
@@ -226,7 +241,7 @@ class _Convolution:
     def dilated(self, layer: int, dtype: torch.dtype, scratch: Scratch, rows: int) -> DirectConvolution:
         """Return the convolution of the layer that has filters and gates."""
         dilation, size = 2**layer, self.v.shape[2]
-        fewer = rows >= FEWER_PRODUCTS_FROM and size == 3 and winograd.TILE * dilation <= PIECE
+        fewer = rows >= MANY_ROWS and size == 3 and winograd.TILE * dilation <= PIECE
         if not (fewer and self.v.device.type == "cpu" and dtype in (torch.float32, torch.float64)):
             return DirectConvolution(self.taps(f"dilated{layer}", 1, dtype, scratch), dilation)
         if dtype == torch.float32 and takes_floats(self.v):

@@ -13,8 +13,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from flowavenet_plugin.kernels.compiled import KINDS, call, functions, takes_floats
+from flowavenet_plugin.kernels.compiled import KINDS, call, takes_floats
 from flowavenet_plugin.kernels.convolution import DirectConvolution
+from flowavenet_plugin.kernels.products import panels, panels_shape
 from flowavenet_plugin.kernels.scratch import Scratch
 
 TILE, PLANES = 6, 8
@@ -76,8 +77,8 @@ class WinogradConvolution(DirectConvolution):
             super().add_gate(pre, h, first, bias, out, scratch)
             return
         if self._panels is None:
-            room = scratch.take(f"winograd_panels{self.dilation}", panels_shape(*self.weight.shape[1:], h.dtype), h)
-            self._panels = panels(self.weight, room)
+            shape = gate_panels_shape(*self.weight.shape[1:], h.dtype)
+            self._panels = gate_panels(self.weight, scratch.take(f"gate_panels{self.dilation}", shape, h))
         convolve(self._panels, h[first:], len(pre) // self.tile, self.dilation, pre, bias, out, scratch, keep=True)
 
     def backward(
@@ -97,9 +98,8 @@ class WinogradConvolution(DirectConvolution):
     def _add_input_gradients(self, dy: Tensor, grad_h: Tensor, scratch: Scratch) -> None:
         depth, width = self.weight.shape[1:]
         if self._input_panels is None:
-            shape = panels_shape(width, depth, torch.float32)
-            self._input_panels = scratch.take(f"winograd_input_panels{self.dilation}", shape, dy)
-            call("winograd_input_panels", (self.weight, self._input_panels), depth, width)
+            room = scratch.take(f"input_panels{self.dilation}", panels_shape(depth, width, dy.dtype, PLANES), dy)
+            self._input_panels = panels(self.weight, room)
         room = _room(self._input_panels, 0, scratch)
         call("winograd_input_gradients", (dy, self._input_panels, grad_h, room), *self._sizes(dy), width)
 
@@ -159,20 +159,17 @@ def normalised_gradients(grad: Tensor, v: Tensor, g: Tensor, out: Tensor) -> Ten
     return grad_g
 
 
-def panels_shape(out: int, inner: int, dtype: torch.dtype) -> tuple[int, ...] | None:
-    """Return the shape of what :func:`panels` makes; None: no compiled function takes such weights."""
-    if functions() is None or dtype not in KINDS or (dtype == torch.bfloat16 and inner % 2):
-        return None
-    columns = call("panel_columns", ())
-    return -(-out // columns), PLANES, inner, columns
+def gate_panels_shape(out: int, inner: int, dtype: torch.dtype) -> tuple[int, ...] | None:
+    """Return the shape of what :func:`gate_panels` makes; None: no compiled function takes such weights."""
+    return panels_shape(inner, out, dtype, PLANES)
 
 
-def panels(weight: Tensor, room: Tensor) -> Tensor:
-    """Put weights in the order in which :func:`convolve` reads them.
+def gate_panels(weight: Tensor, room: Tensor) -> Tensor:
+    """Put weights in the order in which :func:`convolve` reads them, filters beside their gates.
 
     Args:
         weight: From :func:`transformed`, float32, shape (PLANES, out, in), contiguous.
-        room: Of the precision wanted, shape from :func:`panels_shape`.
+        room: Of the precision wanted, shape from :func:`gate_panels_shape`.
 
     Returns:
         ``room``.
@@ -195,7 +192,7 @@ def convolve(
     """Write b - 2 a b, with a and b the sigmoids of the two halves of pre, bias and convolution.
 
     Args:
-        panels: From :func:`panels`.
+        panels: From :func:`gate_panels`.
         h: Input, of the precision of the panels, as all here, shape (tiles * tile + reach or more, in), contiguous.
         tiles: Tiles of six times ``dilation`` rows.
         dilation: Rows from tap to tap.

@@ -30,7 +30,7 @@ def test_prediction_and_gradients_are_the_modules(
     options: dict, batch: int, piece: int, fewer: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stack_weights, "PIECE", piece)
-    monkeypatch.setattr(stack_weights, "FEWER_PRODUCTS_FROM", 0 if fewer else 1000)
+    monkeypatch.setattr(stack_weights, "MANY_ROWS", 0 if fewer else 1000)
     torch.manual_seed(0)
     net = WaveNet(3, 4, 6, filter_size=8, **options).double()
     for parameter in net.parameters():

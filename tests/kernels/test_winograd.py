@@ -41,8 +41,8 @@ def test_gates_are_those_of_the_exact_convolution(
     tiles = -(-rows // tile)
     taps, bias = torch.randn(3, 2 * width, inner) / 15, torch.randn(2 * width).to(dtype)
     pre, h = torch.randn(rows, 2 * width).to(dtype), torch.randn(tiles * tile + 2 * dilation, inner).to(dtype)
-    room = torch.empty(winograd.panels_shape(2 * width, inner, dtype), dtype=dtype)
-    panels = winograd.panels(winograd.transformed(taps), room)
+    room = torch.empty(winograd.gate_panels_shape(2 * width, inner, dtype), dtype=dtype)
+    panels = winograd.gate_panels(winograd.transformed(taps), room)
     found, out = pre.clone(), torch.full((rows - 2, width), float("nan"), dtype=dtype)
     winograd.convolve(panels, h, tiles, dilation, found, bias, out, Scratch(), keep)
     expected = exact_gate(h, taps, dilation, pre.float() + bias.float())[: rows - 2]
@@ -56,7 +56,9 @@ def test_gates_are_those_of_the_exact_convolution(
 def test_threads_change_nothing() -> None:
     torch.manual_seed(0)
     taps, h, bias = torch.randn(3, 128, 64), torch.randn(2000 + 4, 64), torch.randn(128)
-    panels = winograd.panels(winograd.transformed(taps), torch.empty(winograd.panels_shape(128, 64, torch.float32)))
+    panels = winograd.gate_panels(
+        winograd.transformed(taps), torch.empty(winograd.gate_panels_shape(128, 64, torch.float32))
+    )
     before, found = torch.get_num_threads(), []
     for threads in (1, 2, 5):
         torch.set_num_threads(threads)
@@ -104,8 +106,8 @@ def test_prepared_gates_of_batches(dtype: torch.dtype, monkeypatch: pytest.Monke
 
 
 def test_bfloat16_of_an_odd_width_stays_with_torch() -> None:
-    assert winograd.panels_shape(8, 3, torch.bfloat16) is None
-    assert winograd.panels_shape(8, 3, torch.float32) is not None
+    assert winograd.gate_panels_shape(8, 3, torch.bfloat16) is None
+    assert winograd.gate_panels_shape(8, 3, torch.float32) is not None
 
 
 def test_transformed_weights_and_their_gradients_are_autograds() -> None:

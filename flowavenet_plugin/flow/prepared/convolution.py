@@ -69,8 +69,8 @@ class WinogradConvolution(DilatedConvolution):
     def to(self, dtype: torch.dtype) -> WinogradConvolution:
         """Transform the weights, then round them."""
         weight = winograd.transformed(torch.stack([weight.t() for weight in self.weights]))
-        shape = winograd.panels_shape(*weight.shape[1:], dtype) if takes_floats(weight) else None
-        self._panels = None if shape is None else winograd.panels(weight, weight.new_empty(shape, dtype=dtype))
+        shape = winograd.gate_panels_shape(*weight.shape[1:], dtype) if takes_floats(weight) else None
+        self._panels = None if shape is None else winograd.gate_panels(weight, weight.new_empty(shape, dtype=dtype))
         self._kernel = winograd.WinogradConvolution(weight.to(dtype), self.dilation) if shape is None else None
         self.weights = []
         return self

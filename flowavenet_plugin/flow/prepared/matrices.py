@@ -5,50 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from flowavenet_plugin.kernels.products import panel_product, panels
+from flowavenet_plugin.kernels.products import Matrix
 
 
-class Matrix:
-    """A matrix that is kept in the form in which its products read it."""
-
-    def __init__(self, weight: Tensor) -> None:
-        """Keep a weight, shape (in, out)."""
-        self.shape = weight.shape
-        self._panels = panels(weight)
-        self._weight = weight if self._panels is None else None
-
-    def __call__(
-        self,
-        x: Tensor,
-        out: Tensor,
-        bias: Tensor | None = None,
-        other: Tensor | None = None,
-        factor: float = 1.0,
-        relu: bool = False,
-    ) -> Tensor:
-        """Write x @ weight + bias + factor * other, or its relu.
-
-        Args:
-            x: Shape (B, rows, in).
-            out: Written, shape (B, rows, out).
-            bias: Shape (out,); None: none.
-            other: Shape (B, rows, out), may be ``out``; None: nothing.
-            factor: See above.
-            relu: See above.
-
-        Returns:
-            ``out``.
-        """
-        if self._panels is not None:
-            for i, (rows, made) in enumerate(zip(x, out, strict=True)):
-                panel_product(rows, self._panels, made, bias, None if other is None else other[i], factor, relu)
-            return out
-        if other is None:
-            product(x, self._weight, out, bias)
-        else:
-            base = other if bias is None and factor == 1 else other * factor + (0 if bias is None else bias)
-            add_product(base if other is out and base is out else out.copy_(base), x, self._weight)
-        return out.relu_() if relu else out
+def multiply(
+    matrix: Matrix, x: Tensor, out: Tensor, bias: Tensor | None = None, other: Tensor | None = None, **options: float
+) -> Tensor:
+    """As :meth:`Matrix.multiply`, for batches: (B, rows, in) to (B, rows, out)."""
+    for i, (rows, made) in enumerate(zip(x, out, strict=True)):
+        matrix.multiply(rows, made, bias, None if other is None else other[i], **options)
+    return out
 
 
 def product(x: Tensor, weight: Tensor, out: Tensor, bias: Tensor | None = None) -> Tensor:

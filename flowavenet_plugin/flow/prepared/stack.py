@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from flowavenet_plugin.flow.prepared.convolution import DilatedConvolution, WinogradConvolution
 from flowavenet_plugin.flow.prepared.layout import bit_reversal, cond_in_time
-from flowavenet_plugin.flow.prepared.matrices import Matrix, product
+from flowavenet_plugin.flow.prepared.matrices import multiply, product
 from flowavenet_plugin.kernels import fused
 from flowavenet_plugin.kernels.compiled import takes, takes_floats
 from flowavenet_plugin.kernels.gated_stack import RESIDUAL
+from flowavenet_plugin.kernels.products import Matrix
 from flowavenet_plugin.kernels.scratch import Scratch
 from flowavenet_plugin.kernels.stack_weights import SCALE_SLOPE
 
@@ -139,16 +140,16 @@ class PreparedStack:
             gate = self._gate(i, hidden, start, end, cond, scratch)
             wanted, is_last = gate[:, first - start : last - start], i + 1 == len(self.convolutions)
             bias = self.skip_sum_bias if is_last else None
-            self.to_skip[i](wanted, skips, bias, other=skips if i else None, relu=is_last)
+            multiply(self.to_skip[i], wanted, skips, bias, other=skips if i else None, relu=is_last)
             if not is_last:
                 following = self._hidden(i + 1, spans, x.shape[0], scratch)
                 core = self._core(following, i + 1, spans)
                 before = hidden[:, self.convolutions[i].left :][:, : end - start]
-                self.residual[i](gate, core, self.residual_bias[i], other=before, factor=RESIDUAL)
+                multiply(self.residual[i], gate, core, self.residual_bias[i], other=before, factor=RESIDUAL)
                 if mask is not None:
                     core.mul_(mask[:, start:end])
                 hidden = following
-        state = self.skip(skips, scratch.take("last", skips.shape, skips), self.skip_bias, relu=True)
+        state = multiply(self.skip, skips, scratch.take("last", skips.shape, skips), self.skip_bias, relu=True)
         if len(self.end) > SMALL_END or not (takes_floats(self.end) and takes(state)):
             return torch.matmul(state.to(self.end.dtype), self.end.t()).add_(self.end_bias)
         out = scratch.take("end", (*state.shape[:2], len(self.end)), self.end)
@@ -189,7 +190,7 @@ class PreparedStack:
         conv, count = self.convolutions[i], end - start
         out = scratch.take("gates", (hidden.shape[0], conv.padded(count), 2 * self.width), hidden)
         for k, (half, weight) in enumerate(zip(self.halves, self.cond[i], strict=True)):
-            weight(cond(half, start, end), out[:, :count], other=out[:, :count] if k else None)
+            multiply(weight, cond(half, start, end), out[:, :count], other=out[:, :count] if k else None)
         gate = scratch.take("gate", (hidden.shape[0], count, self.width), hidden)
         return conv.gate(out, hidden, self.bias[i], gate, scratch)
 

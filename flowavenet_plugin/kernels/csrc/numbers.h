@@ -13,6 +13,12 @@
     _Pragma("omp parallel for schedule(static) num_threads(threads)") for (long row = 0; row < (count); row++)
 #define FOR_CHANNELS(count) _Pragma("omp simd") for (long c = 0; c < (count); c++)
 
+// Of groups of at most `most` rows the size with which as many fall to each thread.
+static inline long group_size(long rows, long most, long threads) {
+    const long groups = threads * ((rows + threads * most - 1) / (threads * most));
+    return (rows + groups - 1) / groups;
+}
+
 static inline float load_bf16(uint16_t x) {
     uint32_t bits = (uint32_t)x << 16;
     float value;

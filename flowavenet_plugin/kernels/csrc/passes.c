@@ -1,4 +1,4 @@
-// Gates, relus and weight norm in few passes over memory; kernels/fused.py says what for.
+// Gates, products with few columns and weight norm in few passes over memory; kernels/fused.py says what for.
 #include "norms.h"
 
 #define CHANNELS 256

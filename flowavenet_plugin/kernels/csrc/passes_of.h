@@ -1,4 +1,4 @@
-// Gates, biases and relus of rows, see passes.c.
+// Gates, and the first and the last product of rows, see passes.c.
 #define OF(name) JOIN(name, KIND)
 #define LOAD OF(load)
 #define STORE OF(store)
@@ -33,17 +33,6 @@ void OF(gate_gradients)(const TYPE *restrict grad, const TYPE *restrict u, const
             to[c + width] = STORE(grad_b);
             sums[c] += grad_a;
             sums[c + width] += grad_b;
-        }
-    }
-}
-
-// x = relu(x + bias).
-void OF(add_relu)(TYPE *restrict x, const TYPE *restrict bias, long rows, long width, long threads) {
-    FOR_ROWS(rows) {
-        TYPE *restrict own = x + row * width;
-        FOR_CHANNELS(width) {
-            const float sum = LOAD(own[c]) + LOAD(bias[c]);
-            own[c] = STORE(sum > 0 ? sum : 0);
         }
     }
 }

@@ -16,6 +16,7 @@
 #endif
 #define PANEL (LANES * VECTORS)
 #define ROWS 6
+#define BLOCK 16  // rows of a matrix whose columns are put beside each other at once
 
 typedef float Vector __attribute__((vector_size(4 * LANES), aligned(4)));
 typedef uint32_t Bits __attribute__((vector_size(4 * LANES), aligned(4)));

@@ -10,7 +10,6 @@
 #define HALF (PANEL / 2)
 #define GROUP 96               // rows of a plane at once: what belongs to them lies in the cache
 #define Y_PLANE (GROUP * PANEL)
-#define BLOCK 16               // of a matrix that is being transposed
 
 static inline long first_row(long row, long dilation) { return row / dilation * TILE * dilation + row % dilation; }
 
@@ -72,16 +71,17 @@ static inline void add_tile(const float *restrict x, float *restrict grad, long 
 }
 
 // rows of grad, of `width` channels, += B [(G g)' y]; y is planes of rows of `depth` from winograd_gradients, panels are
-// from winograd_input_panels, `room` is for `threads` threads. Tiles overlap: groups beside each other take turns.
+// from panels_float, `room` is for `threads` threads. Tiles overlap: groups beside each other take turns.
 void winograd_input_gradients(const float *restrict y, const float *restrict panels, float *restrict grad,
                               float *restrict room, long tiles, long dilation, long depth, long width, long threads) {
-    const long total = tiles * dilation, groups = (total + GROUP - 1) / GROUP;
+    const long total = tiles * dilation, size = group_size(total, GROUP, 2 * threads);
+    const long groups = (total + size - 1) / size;
     for (long parity = 0; parity < 2; parity++) {
-        _Pragma("omp parallel for schedule(static, 1) num_threads(dilation > GROUP ? 1 : threads)")
+        _Pragma("omp parallel for schedule(static, 1) num_threads(dilation > size ? 1 : threads)")
         for (long thread = 0; thread < threads; thread++) {
             float *x = room + thread * PLANES * Y_PLANE;
             for (long group = 2 * thread + parity; group < groups; group += 2 * threads) {
-                const long first = group * GROUP, count = total - first < GROUP ? total - first : GROUP;
+                const long first = group * size, count = total - first < size ? total - first : size;
                 const float *own = panels;
                 for (long begin = 0; begin < width; begin += PANEL) {
                     for (int p = 0; p < PLANES; p++, own += depth * PANEL)
@@ -92,19 +92,6 @@ void winograd_input_gradients(const float *restrict y, const float *restrict pan
                                  dilation * width, channels);
                 }
             }
-        }
-    }
-}
-
-// Put weights, planes of (depth, width), into panels: of each of PANEL columns all planes of (depth, PANEL).
-void winograd_input_panels(const float *restrict weight, float *restrict out, long depth, long width, long threads) {
-    FOR_ROWS((width + PANEL - 1) / PANEL * PLANES) {
-        const long begin = row / PLANES * PANEL, columns = width - begin < PANEL ? width - begin : PANEL;
-        const float *own = weight + row % PLANES * depth * width + begin;
-        float *panel = out + row * depth * PANEL;
-        for (long k = 0; k < depth; k++, own += width, panel += PANEL) {
-            memcpy(panel, own, sizeof(float) * columns);
-            memset(panel + columns, 0, sizeof(float) * (PANEL - columns));
         }
     }
 }

@@ -66,12 +66,12 @@ static inline void OF(gate_tile)(const float *restrict y, TYPE *restrict pre, co
 void OF(winograd_convolve)(const TYPE *restrict h, const float *restrict panels, TYPE *restrict pre, const TYPE *restrict bias,
                   TYPE *restrict gate, float *restrict room, long rows, long tiles, long dilation, long inner,
                   long width, long keep, long threads) {
-    const long depth = inner * (long)sizeof(TYPE) / 4, total = tiles * dilation;
+    const long depth = inner * (long)sizeof(TYPE) / 4, total = tiles * dilation, size = group_size(total, GROUP, threads);
     _Pragma("omp parallel for schedule(static, 1) num_threads(threads)")
     for (long thread = 0; thread < threads; thread++) {
         float *x = room + thread * PLANES * GROUP * (depth + PANEL), *y = x + PLANES * GROUP * depth;
-        for (long first = thread * GROUP; first < total; first += threads * GROUP) {
-            const long count = total - first < GROUP ? total - first : GROUP;
+        for (long first = thread * size; first < total; first += threads * size) {
+            const long count = total - first < size ? total - first : size;
             const float *own = panels;
             OF(transform)(h, (TYPE *)x, first, count, GROUP * inner, dilation, inner);
             for (long begin = 0; begin < width; begin += HALF) {
