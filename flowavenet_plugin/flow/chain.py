@@ -105,7 +105,7 @@ class _ChainFunction(torch.autograd.Function):
             halves, side = rows.pack(x).chunk(2, dim=1), 0
             logdet = x.new_zeros(x.shape[0])
             for step, own in zip(chain.steps, chain.own(parameters), strict=True):
-                scratch = Scratch(chain.memory) if chain.keep else work.scratch
+                scratch = Scratch(chain.memory) if chain.keep else None
                 halves, step_logdet, said = step_forward(work, step, own, halves, side, scratch)
                 logdet = logdet + step_logdet
                 kept += said.tensors() if chain.keep else []

@@ -54,7 +54,7 @@ class Prediction:
 
     shift: Tensor
     log_scale: Tensor | None
-    activations: Activations
+    activations: Activations | None
 
     def tensors(self) -> list[Tensor | None]:
         """List them; :meth:`of` puts them together again."""
@@ -104,10 +104,11 @@ class Work:
         own = parameters[-step.stack.n_parameters :]
         return StackWeights.of(step.stack, own, self.cond.dtype, self.scratch, len(self.cond))
 
-    def predict(self, step: Step, a: Tensor, weights: StackWeights, scratch: Scratch) -> Prediction:
-        """Run a step's WaveNet; the activations lie in ``scratch``."""
-        x = a.to(self.cond.dtype)
-        out, activations = gated_stack.forward(x, step.cond(self.cond), weights, self.rows, scratch)
+    def predict(self, step: Step, a: Tensor, weights: StackWeights, scratch: Scratch | None) -> Prediction:
+        """Run a step's WaveNet; the activations lie in ``scratch``, or aren't kept (None)."""
+        x, keep = a.to(self.cond.dtype), scratch is not None
+        room = scratch if keep else self.scratch
+        out, activations = gated_stack.forward(x, step.cond(self.cond), weights, self.rows, room, keep)
         out = out.to(a.dtype)
         if step.kind == ADDITIVE:
             return Prediction(-out, None, activations)
@@ -116,7 +117,7 @@ class Work:
 
 
 def step_forward(
-    work: Work, step: Step, parameters: list[Tensor], halves: Halves, side: int, scratch: Scratch
+    work: Work, step: Step, parameters: list[Tensor], halves: Halves, side: int, scratch: Scratch | None
 ) -> tuple[Halves, Tensor, Prediction]:
     """Run a step.
 
@@ -126,7 +127,7 @@ def step_forward(
         parameters: Its own.
         halves: a and b.
         side: Which half of the chain's input a is.
-        scratch: Holds the activations afterwards.
+        scratch: Holds the activations afterwards; None: they aren't kept.
 
     Returns:
         a and b after the step; log|det| per item in nats, shape (B,); the WaveNet's prediction.

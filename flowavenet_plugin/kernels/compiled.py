@@ -69,8 +69,9 @@ def _compiled() -> Path:
     """Return the shared library, compiled unless it was before."""
     compiler = os.environ.get("CC", "cc").split()
     version = subprocess.run([*compiler, "--version"], capture_output=True, check=True).stdout
-    known = [*(path.read_bytes() for path in sorted(FOLDER.iterdir())), version, " ".join(FLAGS).encode(), _processor()]
-    name = f"fused-{hashlib.sha256(b'|'.join(known)).hexdigest()[:16]}.so"
+    sources = [path.read_bytes() for path in sorted(FOLDER.glob("*.[ch]"))]
+    known = [*sources, version, " ".join((*compiler, *FLAGS)).encode(), _processor()]
+    name = f"kernels-{hashlib.sha256(b'|'.join(known)).hexdigest()[:16]}.so"
     folder = Path(os.environ.get("FLOWAVENET_CACHE") or Path.home() / ".cache/flowavenet_plugin")
     if (folder / name).exists():
         return folder / name

@@ -43,7 +43,9 @@ class DirectConvolution:
         for k, weight in enumerate(self.weight):
             out.addmm_(self._rows(h, k, first, out.shape[0]), weight.t())
 
-    def add_gate(self, pre: Tensor, h: Tensor, first: int, bias: Tensor, out: Tensor, scratch: Scratch) -> None:
+    def add_gate(
+        self, pre: Tensor, h: Tensor, first: int, bias: Tensor, out: Tensor, scratch: Scratch, keep: bool = True
+    ) -> None:
         """Turn ``pre`` into the sigmoids (a, b) of its two halves plus convolution and bias; write b - 2 a b.
 
         Args:
@@ -53,6 +55,7 @@ class DirectConvolution:
             bias: Shape (2 * width,).
             out: Written, shape (n or less, width).
             scratch: Buffers.
+            keep: Sigmoids are wanted; else ``pre`` is lost.
         """
         self.add_to(pre, h, first, scratch)
         if takes(pre):

@@ -53,7 +53,9 @@ class Activations:
         return cls(x, inner[:n], inner[n : 2 * n], inner[2 * n :], skips, last)
 
 
-def forward(x: Tensor, cond: Tensor, weights: StackWeights, rows: Rows, scratch: Scratch) -> tuple[Tensor, Activations]:
+def forward(
+    x: Tensor, cond: Tensor, weights: StackWeights, rows: Rows, scratch: Scratch, keep: bool = True
+) -> tuple[Tensor, Activations | None]:
     """Run the stack.
 
     Args:
@@ -62,41 +64,46 @@ def forward(x: Tensor, cond: Tensor, weights: StackWeights, rows: Rows, scratch:
         weights: Of the stack.
         rows: The layout.
         scratch: Buffers; the activations lie in them.
+        keep: Keep activations.
 
     Returns:
-        Prediction, shape (rows, out_channels), and what :func:`backward` needs.
+        Prediction, shape (rows, out_channels), and what :func:`backward` needs, if kept.
     """
     size, width = x.shape[0], weights.width
     kept = Activations(x)
     out = x.new_empty(size, weights.end.shape[0])
-    skips, last = (scratch.take(name, (size, width), x) for name in ("skips", "last"))
+    skips = scratch.take("skips", (size, width), x)
+    last = scratch.take("last", (size, width), x) if keep else None
     h, core = _padded("hidden0", 0, size, weights, x, scratch)
     unfolded = _unfold(x, weights.front_offsets)
     for piece in _pieces(x, weights):
         torch.addmm(weights.front_bias, unfolded[piece], weights.front.t(), out=core[piece]).relu_()
     for i in range(len(weights.dilated)):
         rows.clear(core)
+        sigmoids = gates = None
+        if keep:
+            sigmoids = scratch.take(f"sigmoids{i}", (_room(size, weights), 2 * width), x)
+            gates = scratch.take(f"gate{i}", (size, width), x)
+            kept.hidden.append(h)
+            kept.sigmoids.append(sigmoids[:size])
+            kept.gates.append(gates)
         is_last = i + 1 == len(weights.dilated)
-        sigmoids = scratch.take(f"sigmoids{i}", (_room(size, weights), 2 * width), x)
-        gate = scratch.take(f"gate{i}", (size, width), x)
-        kept.hidden.append(h)
-        kept.sigmoids.append(sigmoids[:size])
-        kept.gates.append(gate)
         following = None if is_last else _padded(f"hidden{i + 1}", i + 1, size, weights, x, scratch)
         bias = None if is_last else RESIDUAL * weights.residual_bias[i]
         for piece in _pieces(x, weights):
-            u = _gate(i, h, cond, piece, weights, sigmoids, gate, scratch)
+            u = _gate(i, h, cond, piece, weights, sigmoids, gates, scratch)
             skip_bias, before = weights.skip_sum_bias if is_last else None, skips[piece] if i else None
             weights.times("to_skip", i).multiply(u, skips[piece], skip_bias, before, alpha=-1, relu=is_last)
             if is_last:
-                weights.times("skip").multiply(skips[piece], last[piece], weights.skip_bias, relu=True)
-                torch.addmm(weights.end_bias, last[piece], weights.end.t(), out=out[piece])
+                state = _part(last, "last", piece.start, len(u), width, x, scratch)
+                weights.times("skip").multiply(skips[piece], state, weights.skip_bias, relu=True)
+                torch.addmm(weights.end_bias, state, weights.end.t(), out=out[piece])
             else:
                 residual = weights.times("to_residual", i)
                 residual.multiply(u, following[1][piece], bias, core[piece], alpha=-RESIDUAL, factor=RESIDUAL)
         h, core = following or (h, core)
     kept.skips, kept.last = skips, last
-    return out, kept
+    return out, kept if keep else None
 
 
 def backward(
@@ -154,20 +161,29 @@ def _gate(
     cond: Tensor,
     piece: slice,
     weights: StackWeights,
-    sigmoids: Tensor,
-    gate: Tensor,
+    sigmoids: Tensor | None,
+    gates: Tensor | None,
     scratch: Scratch,
 ) -> Tensor:
-    """Write sigmoids and gate of the i-th layer for a piece; return the latter."""
-    pre = sigmoids[piece.start : _room(min(piece.stop, len(gate)), weights)]
-    inner = pre[: _length(piece, len(gate))]
-    pre[len(inner) :].zero_()
+    """Write sigmoids and gates of the i-th layer for a piece, if they are kept; return the latter."""
+    count, width = _length(piece, len(cond)), weights.width
+    pre = _part(sigmoids, "pre", piece.start, _room(count, weights), 2 * width, cond, scratch)
+    gate = _part(gates, "gate", piece.start, count, width, cond, scratch)
+    inner = pre[:count]
+    pre[count:].zero_()
     if weights.cond_scale[i] is None:
         weights.times("cond", i).multiply(cond[piece], inner)
     else:
         torch.mul(thin_product(cond[piece], weights.cond[i]), weights.cond_scale[i], out=inner)
-    weights.dilated[i].add_gate(pre, h, piece.start, weights.bias[i], gate[piece], scratch)
-    return gate[piece]
+    weights.dilated[i].add_gate(pre, h, piece.start, weights.bias[i], gate, scratch, keep=sigmoids is not None)
+    return gate
+
+
+def _part(
+    whole: Tensor | None, name: str, start: int, count: int, width: int, like: Tensor, scratch: Scratch
+) -> Tensor:
+    """Return rows from ``start`` on of what is kept; None: a buffer for them."""
+    return scratch.take(name, (count, width), like) if whole is None else whole[start : start + count]
 
 
 def _skips_backward(

@@ -10,6 +10,8 @@ functions of csrc/winograd.c; elsewhere torch computes the same.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -51,7 +53,7 @@ TAPS = (
 
 
 class WinogradConvolution(DirectConvolution):
-    """See the module."""
+    """Three taps by fewer products, see the module."""
 
     def __init__(self, weight: Tensor, dilation: int) -> None:
         """Keep the weights.
@@ -71,15 +73,17 @@ class WinogradConvolution(DirectConvolution):
         sums = _sums(OUTPUTS, y.view(PLANES, -1, self.dilation, out.shape[1]))
         out.view(-1, TILE, self.dilation, out.shape[1]).add_(sums.transpose(0, 1))
 
-    def add_gate(self, pre: Tensor, h: Tensor, first: int, bias: Tensor, out: Tensor, scratch: Scratch) -> None:
+    def add_gate(
+        self, pre: Tensor, h: Tensor, first: int, bias: Tensor, out: Tensor, scratch: Scratch, keep: bool = True
+    ) -> None:
         """See :meth:`DirectConvolution.add_gate`."""
         if not takes_floats(pre, h):
-            super().add_gate(pre, h, first, bias, out, scratch)
+            super().add_gate(pre, h, first, bias, out, scratch, keep)
             return
         if self._panels is None:
             shape = gate_panels_shape(*self.weight.shape[1:], h.dtype)
             self._panels = gate_panels(self.weight, scratch.take(f"gate_panels{self.dilation}", shape, h))
-        convolve(self._panels, h[first:], len(pre) // self.tile, self.dilation, pre, bias, out, scratch, keep=True)
+        convolve(self._panels, h[first:], len(pre) // self.tile, self.dilation, pre, bias, out, scratch, keep)
 
     def backward(
         self, grad: Tensor, h: Tensor, first: int, grad_h: Tensor, grad_weight: Tensor, scratch: Scratch
@@ -217,6 +221,6 @@ def _room(panels: Tensor, inner: int, scratch: Scratch) -> Tensor:
     return scratch.take("winograd_room", (rows, inner + panels.shape[3]), panels.new_empty(0, dtype=torch.float32))
 
 
-def _sums(matrix: object, terms: Tensor) -> Tensor:
+def _sums(matrix: Iterable[tuple[float, ...]], terms: Tensor) -> Tensor:
     """Multiply the first dimension by a matrix."""
     return torch.tensordot(torch.tensor(list(matrix), dtype=terms.dtype, device=terms.device), terms, 1)

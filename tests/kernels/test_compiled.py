@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,6 +40,18 @@ def test_without_compiler_torch_does_it(monkeypatch: pytest.MonkeyPatch, tmp_pat
         compiled.functions.cache_clear()
         assert compiled.functions() is None and not compiled.takes(torch.zeros(1))
         monkeypatch.delenv(name)
+
+
+@needs_compiler
+@pytest.mark.parametrize("flag", ["-mno-avx512f", "-mno-avx512bf16"])
+def test_older_processors_compute_the_same(tmp_path: Path, flag: str) -> None:
+    if "avx512_bf16" not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("this processor is one of them")
+    tests = [str(Path(__file__).with_name(name)) for name in ("test_winograd.py", "test_products.py")]
+    environment = {**os.environ, "CC": f"cc {flag}", "FLOWAVENET_CACHE": str(tmp_path)}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
+    made = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert made.returncode == 0 and "passed" in made.stdout, made.stdout
 
 
 @needs_compiler

@@ -50,7 +50,9 @@ def test_prediction_and_gradients_are_the_modules(
         weights = StackWeights.of(net.shape, parameters, torch.float64, scratch, len(rows.pack(x)))
         cond_rows = rows.pack(cond)
         grad_cond = torch.zeros_like(cond_rows)
+        dropped = gated_stack.forward(rows.pack(x), cond_rows, weights, rows, scratch, keep=False)
         out, kept = gated_stack.forward(rows.pack(x), cond_rows, weights, rows, scratch)
+        assert torch.equal(dropped[0], out) and dropped[1] is None
         grad_x, grads = gated_stack.backward(
             rows.pack(weights_of_outputs), cond_rows, grad_cond, kept, weights, rows, scratch
         )
