@@ -153,6 +153,8 @@ class VocoderTask(AbsTask):
         """Train in this process; ESPnet2's pass over utterances whose attention is drawn makes our samples."""
         args.num_att_plot = args.num_samples if args.sample_interval > 0 else 0
         super().main_worker(args)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()  # a process that ends before its threads do may abort
 
     @classmethod
     def build_model_from_file(

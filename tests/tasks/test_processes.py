@@ -74,7 +74,8 @@ def start(arguments: list[str], log_dir: Path) -> list[subprocess.Popen]:
 def run(arguments: list[str], log_dir: Path) -> None:
     """Train in all processes, which must succeed."""
     statuses = [process.wait(PATIENCE) for process in start(arguments, log_dir)]
-    assert statuses == [0] * RANKS, (log_dir / "0.log").read_text()[-3000:]
+    failed = next((rank for rank, status in enumerate(statuses) if status), 0)
+    assert statuses == [0] * RANKS, (log_dir / f"{failed}.log").read_text()[-3000:]
 
 
 def run_by_torchrun(arguments: list[str], log_dir: Path) -> None:

@@ -14,7 +14,7 @@ from flowavenet_plugin.flow.transforms import AffineCoupling
 from flowavenet_plugin.kernels.scratch import Scratch
 from flowavenet_plugin.kernels.threads import run_pieces
 
-#: Rows computed at once on a CPU, so that hidden states stay in its caches.
+#: Rows computed at once on a CPU, at most, so that hidden states stay in its caches.
 CPU_ROWS = 2048
 #: Fewer don't pay for a thread of their own.
 MIN_CPU_ROWS = 64
@@ -68,10 +68,7 @@ class PreparedStep:
         """
         count = b.shape[1] // self.width
         out = torch.empty(b.shape, dtype=b.dtype, device=b.device)
-        step = count
-        if b.device.type == "cpu":
-            share = -(-count // torch.get_num_threads())
-            step = min(CPU_ROWS, max(share, MIN_CPU_ROWS))
+        step = _rows_at_once(count) if b.device.type == "cpu" else count
 
         def run(piece: int, own: Scratch) -> None:
             start, end = piece * step, min((piece + 1) * step, count)
@@ -88,6 +85,13 @@ class PreparedStep:
 
         run_pieces(run, -(-count // step) if count else 0, scratch, b.device)
         return out
+
+
+def _rows_at_once(count: int) -> int:
+    """Return the rows of a piece on a CPU: as many pieces fall to each thread."""
+    threads = torch.get_num_threads()
+    pieces = threads * -(-count // (threads * CPU_ROWS))
+    return max(-(-count // max(pieces, 1)), MIN_CPU_ROWS)
 
 
 class PreparedBlock:

@@ -16,7 +16,7 @@
 // Of groups of at most `most` rows the size with which as many fall to each thread.
 static inline long group_size(long rows, long most, long threads) {
     const long groups = threads * ((rows + threads * most - 1) / (threads * most));
-    return (rows + groups - 1) / groups;
+    return rows ? (rows + groups - 1) / groups : 1;
 }
 
 static inline float load_bf16(uint16_t x) {
