@@ -15,7 +15,7 @@ from flowavenet_plugin.kernels.scratch import Scratch
 from flowavenet_plugin.kernels.threads import run_pieces
 
 #: Rows computed at once on a CPU, at most, so that hidden states stay in its caches.
-CPU_ROWS = 2048
+CPU_ROWS = 4096
 #: Fewer don't pay for a thread of their own.
 MIN_CPU_ROWS = 64
 
