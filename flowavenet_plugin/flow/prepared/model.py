@@ -17,7 +17,7 @@ from flowavenet_plugin.flow.prepared.upsample import PreparedUpsampler
 
 #: Samples of a whole batch that go through the flow at once: bounds the memory, and reads all weights rarely enough.
 #: A GPU wants more of them.
-CHUNK_SAMPLES, CUDA_CHUNK_SAMPLES = 2**16, 2**22
+CHUNK_SAMPLES, CUDA_CHUNK_SAMPLES = 2**17, 2**22
 
 
 class PreparedFlow:
@@ -109,7 +109,8 @@ class PreparedFlow:
         noise = noise.to(self.float_dtype)
         session = self.session(batch, lengths)
         chunk = CUDA_CHUNK_SAMPLES if noise.is_cuda else CHUNK_SAMPLES
-        step = max(1, chunk // (self.hop_length * batch))
+        most = max(1, chunk // (self.hop_length * batch))
+        step = -(-frames // max(1, -(-frames // most)))  # chunks of one size
         out = torch.empty(batch, noise.shape[2], dtype=noise.dtype, device=noise.device)
         done = 0
         for first in range(0, frames, step):
