@@ -14,7 +14,9 @@ needs_compiler = pytest.mark.skipif(compiled.functions() is None, reason="no C c
 
 
 @pytest.mark.parametrize(("dtype", "far"), [(torch.float64, 1e-12), (torch.float32, 1e-4), (torch.bfloat16, 0.06)])
-@pytest.mark.parametrize(("rows", "inner", "columns"), [(0, 4, 3), (1, 2, 1), (7, 34, 130), (800, 96, 64), (13, 2500, 70)])
+@pytest.mark.parametrize(
+    ("rows", "inner", "columns"), [(0, 4, 3), (1, 2, 1), (7, 34, 130), (800, 96, 64), (13, 2500, 70)]
+)
 @pytest.mark.parametrize("threads", [1, 3])
 def test_products_are_torchs(dtype: torch.dtype, far: float, rows: int, inner: int, columns: int, threads: int) -> None:
     torch.manual_seed(0)
