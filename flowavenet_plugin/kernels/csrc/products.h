@@ -27,10 +27,15 @@ typedef uint32_t Bits __attribute__((vector_size(4 * LANES), aligned(4)));
 #define ADD_bf16(sum, value, own) \
     sum = (Vector)_mm512_dpbf16_ps((__m512)(sum), (__m512bh)_mm512_set1_ps(value), (__m512bh)(own))
 #else
-static inline Vector low(Vector pair) { return (Vector)((Bits)pair << 16); }
-static inline Vector high(Vector pair) { return (Vector)((Bits)pair & 0xffff0000u); }
-static inline Vector spread(float value) { return value - (Vector){0}; }
-#define ADD_bf16(sum, value, own) sum += low(spread(value)) * low(own) + high(spread(value)) * high(own)
+static inline Vector low(Bits pair) { return (Vector)(pair << 16); }
+static inline Vector high(Bits pair) { return (Vector)(pair & 0xffff0000u); }
+static inline Bits spread(float value) {  // as bits: a pair may look like a float that arithmetic takes for 0
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    return bits - (Bits){0};
+}
+#define ADD_bf16(sum, value, own) \
+    sum += low(spread(value)) * low((Bits)own) + high(spread(value)) * high((Bits)own)
 #endif
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
