@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from flowavenet_plugin.kernels.compiled import KINDS, call, functions, takes
+from flowavenet_plugin.kernels.compiled import KINDS, call, functions
 from flowavenet_plugin.kernels.scratch import Scratch
 
 
@@ -25,7 +25,7 @@ class Matrix:
             name: Of that buffer.
             in_order: False: leave it as it is, for few rows.
         """
-        shape = panels_shape(*weight.shape, weight.dtype) if in_order and takes(weight[:0]) else None
+        shape = panels_shape(*weight.shape, weight.dtype) if in_order and weight.device.type == "cpu" else None
         self.panels = None
         if shape is not None:
             room = weight.new_empty(shape) if scratch is None else scratch.take(name, shape, weight)
@@ -72,9 +72,15 @@ class Matrix:
         return out.relu_() if relu else out
 
 
+def has_matrix_units(dtype: torch.dtype) -> bool:
+    """Say whether the processor has units for products of matrices (AMX), which the libraries use."""
+    return dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported()
+
+
 def panels_shape(inner: int, out: int, dtype: torch.dtype, planes: int = 1) -> tuple[int, ...] | None:
     """Return the shape of what :func:`panels` makes; None: no compiled function takes such matrices."""
-    if functions() is None or dtype not in KINDS or (dtype == torch.bfloat16 and inner % 2):
+    odd = dtype == torch.bfloat16 and inner % 2
+    if functions() is None or dtype not in KINDS or odd or has_matrix_units(dtype):
         return None
     columns = call("panel_columns", ())
     return -(-out // columns), planes, inner, columns

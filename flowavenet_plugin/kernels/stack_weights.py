@@ -73,8 +73,8 @@ class StackWeights:
     end_bias: Tensor | None = None
     front_offsets: list[int] = field(default_factory=list)
     lefts: list[int] = field(default_factory=list)  # per layer: rows of zeros before the convolution's input
-    scratch: Scratch | None = None
-    many_rows: bool = False
+    scratch: Scratch | None = None  # keeps what times() puts in order
+    many_rows: bool = False  # there are so many that this pays
     _times: dict[str, Matrix] = field(default_factory=dict)
 
     @property

@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from flowavenet_plugin.flow import FloWaveNet
+from flowavenet_plugin.flow.prepared import PreparedFlow
+from flowavenet_plugin.flow.prepared.convolution import DilatedConvolution
 from flowavenet_plugin.flow.prepared.matrices import multiply
 from flowavenet_plugin.kernels import compiled
 from flowavenet_plugin.kernels.products import Matrix, panels, panels_shape
@@ -25,10 +28,9 @@ def test_products_are_torchs(dtype: torch.dtype, far: float, rows: int, inner: i
     x = torch.randn(rows, 2 * inner).to(dtype)[:, inner:]  # rows that lie apart
     weight = (torch.randn(inner, columns) / inner**0.5).to(dtype)
     bias, other = torch.randn(columns).to(dtype), torch.randn(rows, columns + 3).to(dtype)[:, 1:-2]
-    exact, matrix = x.double() @ weight.double(), Matrix(weight)
+    exact = x.double() @ weight.double()
     close = dict(rtol=far / 10, atol=far)
-    for transposed in (False, True):
-        matrix = Matrix(weight.t().contiguous().t() if transposed else weight, Scratch(), "name")
+    for matrix in (Matrix(weight), Matrix(weight.t().contiguous().t(), Scratch(), "name")):
         for bias_, other_, alpha, factor, relu in (
             (None, None, 1, 1, False),
             (None, None, -2, 1, False),
@@ -71,3 +73,12 @@ def test_batches_are_products_of_each_item() -> None:
     x, weight, other = torch.randn(2, 9, 6), torch.randn(6, 5), torch.randn(2, 9, 5)
     out = multiply(Matrix(weight), x, torch.empty(2, 9, 5), other=other, factor=0.5)
     torch.testing.assert_close(out, x @ weight + 0.5 * other)
+
+
+def test_bfloat16_is_left_to_the_libraries_where_there_are_matrix_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    flow = FloWaveNet(n_mels=4, n_block=1, n_flow=1, filter_size=8, upsample_scales=(2, 4)).eval()
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    for dtype, plain in ((torch.bfloat16, True), (torch.float32, False)):
+        stack = PreparedFlow(flow, dtype).blocks[0].steps[0].stack
+        assert (type(stack.convolutions[0]) is DilatedConvolution) == plain
+        assert (stack.skip.panels is None) == (plain or compiled.functions() is None)

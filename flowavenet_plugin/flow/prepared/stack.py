@@ -13,7 +13,7 @@ from flowavenet_plugin.flow.prepared.matrices import multiply, product
 from flowavenet_plugin.kernels import fused
 from flowavenet_plugin.kernels.compiled import takes, takes_floats
 from flowavenet_plugin.kernels.gated_stack import RESIDUAL
-from flowavenet_plugin.kernels.products import Matrix
+from flowavenet_plugin.kernels.products import Matrix, has_matrix_units
 from flowavenet_plugin.kernels.scratch import Scratch
 from flowavenet_plugin.kernels.stack_weights import SCALE_SLOPE
 
@@ -197,5 +197,4 @@ class PreparedStack:
 
 def _fewer_products_pay(device: torch.device, dtype: torch.dtype) -> bool:
     """Say whether products cost more than the sums that fewer of them need: not where there are units for matrices."""
-    matrix_units = dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported()
-    return device.type == "cpu" and not matrix_units
+    return device.type == "cpu" and not has_matrix_units(dtype)

@@ -62,11 +62,12 @@ static inline void OF(gate_tile)(const float *restrict y, TYPE *restrict pre, co
 }
 
 // gate = b - 2 a b, of a, b = sigmoid of the two halves of bias + pre + convolution of h, for the first `rows` rows; with
-// `keep` the sigmoids take the place of pre. Weights are panels from winograd_panels; `room` is for `threads` threads.
-void OF(winograd_convolve)(const TYPE *restrict h, const float *restrict panels, TYPE *restrict pre, const TYPE *restrict bias,
-                  TYPE *restrict gate, float *restrict room, long rows, long tiles, long dilation, long inner,
-                  long width, long keep, long threads) {
-    const long depth = inner * (long)sizeof(TYPE) / 4, total = tiles * dilation, size = group_size(total, GROUP, threads);
+// `keep` the sigmoids take the place of pre. Weights are panels from gate_panels; `room` is for `threads` threads.
+void OF(winograd_convolve)(const TYPE *restrict h, const float *restrict panels, TYPE *restrict pre,
+                           const TYPE *restrict bias, TYPE *restrict gate, float *restrict room, long rows, long tiles,
+                           long dilation, long inner, long width, long keep, long threads) {
+    const long depth = inner * (long)sizeof(TYPE) / 4, total = tiles * dilation;
+    const long size = group_size(total, GROUP, threads);
     _Pragma("omp parallel for schedule(static, 1) num_threads(threads)")
     for (long thread = 0; thread < threads; thread++) {
         float *x = room + thread * PLANES * GROUP * (depth + PANEL), *y = x + PLANES * GROUP * depth;
@@ -88,7 +89,7 @@ void OF(winograd_convolve)(const TYPE *restrict h, const float *restrict panels,
 
 // Put weights, planes of (2 width, inner), into panels: of each of HALF filters and their gates, all planes of
 // (inner, PANEL), where what two bfloat16 summands need lies beside each other.
-void OF(winograd_panels)(const float *restrict weight, TYPE *restrict out, long inner, long width, long threads) {
+void OF(gate_panels)(const float *restrict weight, TYPE *restrict out, long inner, long width, long threads) {
     const long count = (width + HALF - 1) / HALF, pack = 4 / (long)sizeof(TYPE);
     FOR_ROWS(count * PLANES) {
         const long begin = row / PLANES * HALF, plane = row % PLANES;
