@@ -4,8 +4,8 @@ Six rows of the output come from eight products instead of eighteen: y = A' [(G 
 taps g and six outputs y; with a dilation the eight and the six are rows so far apart. Lavin and Gray, "Fast Algorithms
 for Convolutional Neural Networks", arXiv 1509.09308, along one axis; the matrices are those of the points 0, 1, -1, 2,
 -2, 1/2, -1/2 and infinity. The gradients are the transposed sums: B [(G g)' (A dy)] for the input, G' [(A dy)' (B' d)]
-for the taps. On a CPU with a compiler these sums are functions of csrc/winograd.c, with products and gate in the forward
-pass, and with the products for the inputs on the way back; elsewhere torch computes the same.
+for the taps. On a CPU with a compiler these sums are functions of csrc/winograd.c, with products and gate in the
+forward pass, and with the products for the inputs on the way back; elsewhere torch computes the same.
 """
 
 from __future__ import annotations
