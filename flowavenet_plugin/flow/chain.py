@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from flowavenet_plugin.flow.arithmetic import arithmetic, wavenet_dtype
 from flowavenet_plugin.flow.step_passes import SPLIT, Prediction, Step, Work, step_backward, step_forward
 from flowavenet_plugin.kernels.rows import Rows
 from flowavenet_plugin.kernels.scratch import Memory, Scratch
@@ -94,12 +95,10 @@ class _ChainFunction(torch.autograd.Function):
     def forward(
         ctx: FunctionCtx, chain: Chain, x: Tensor, cond: Tensor, mask: Tensor | None, *parameters: Tensor
     ) -> tuple[Tensor, Tensor]:
-        device = x.device.type
         chain.memory.turn()
-        lower = torch.is_autocast_enabled(device) and x.dtype == torch.float32
-        dtype = torch.get_autocast_dtype(device) if lower else x.dtype
+        dtype = wavenet_dtype(x)
         kept: list[Tensor | None] = []
-        with torch.autocast(device, enabled=False):
+        with arithmetic(x.device):
             rows = chain.rows(x, mask)
             work = Work(rows, rows.pack(chain.squeezed(cond, x.shape[2]).to(dtype)), mask, chain.memory)
             halves, side = rows.pack(x).chunk(2, dim=1), 0
@@ -121,7 +120,7 @@ class _ChainFunction(torch.autograd.Function):
         chain = ctx.chain
         z, cond, mask, *rest = ctx.saved_tensors
         kept, parameters = list(rest[: ctx.n_kept]), rest[ctx.n_kept :]
-        with torch.autocast(z.device.type, enabled=False):
+        with arithmetic(z.device):
             rows = chain.rows(z, mask)
             work = Work(rows, rows.pack(chain.squeezed(cond, z.shape[2]).to(ctx.dtype)), mask, chain.memory)
             grad_cond = torch.zeros_like(work.cond, dtype=z.dtype) if ctx.needs_input_grad[2] else None

@@ -14,7 +14,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from flowavenet_plugin.flow.prediction import BINS, RIDGE, LinearPrediction
+from flowavenet_plugin.flow.prediction import RIDGE, LinearPrediction
+from flowavenet_plugin.flow.prediction_matrices import BINS
 
 #: Solves all blocks but the first: residuals and answers (N, block), weights by lag (N, 2 * order + 1), past (order,)
 #: to (N, block); :func:`next_block` is its step.

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flowavenet_plugin.flow.arithmetic import own_arithmetic, usable
 from flowavenet_plugin.flow.block import FlowBlock
 from flowavenet_plugin.flow.chain import squeezed
 from flowavenet_plugin.flow.conditioner import BlockConditioner
@@ -116,6 +117,11 @@ class FloWaveNet(nn.Module):
         return 1 if index else self.levels[0]
 
     @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.blocks[0].steps[0].actnorm.loc.device
+
+    @property
     def hop_length(self) -> int:
         """Samples per frame."""
         return self.upsampler.hop_length
@@ -135,6 +141,7 @@ class FloWaveNet(nn.Module):
             reach += columns * 2**level
         return reach
 
+    @own_arithmetic
     def forward(self, x: Tensor, cond: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map audio to noise.
 
@@ -170,6 +177,7 @@ class FloWaveNet(nn.Module):
             x = unsqueeze(block.orient(x), self._squeezes(i))  # each value where the sample was that it came from
         return x[:, :, :size], logdet
 
+    @own_arithmetic
     def inverse(self, noise: Tensor, cond: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Map noise to audio: the inverse of :meth:`forward`.
 
@@ -203,6 +211,7 @@ class FloWaveNet(nn.Module):
             x = unsqueeze(block.inverse(x, block_cond, masks.pop()), self._squeezes(i))
         return x[:, :, :size]
 
+    @own_arithmetic
     def log_likelihood(self, x: Tensor, cond: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Return log p(x | cond) per item in nats per sample, shape (B,); arguments as in :meth:`forward`."""
         noise, logdet = self(x, cond, lengths)
@@ -213,8 +222,7 @@ class FloWaveNet(nn.Module):
     def _cond_orders(self, device: torch.device) -> list[Tensor]:
         """List where each block's squeezed conditioning channels are among the values of 2, 4, ... columns."""
         if device not in self._orders:
-            with torch.inference_mode(False):  # training will use them, too
-                self._orders[device] = [self._cond_order(i).to(device) for i in range(len(self.blocks))]
+            self._orders[device] = [self._cond_order(i).to(device) for i in range(len(self.blocks))]
         return self._orders[device]
 
     def _cond_order(self, index: int) -> Tensor:
@@ -239,6 +247,7 @@ class FloWaveNet(nn.Module):
         self, x: Tensor, cond: Tensor, lengths: Tensor | None
     ) -> tuple[Tensor, list[BlockCond], Tensor | None]:
         """Pad to whole columns, make each block's conditioning and mark the samples that count."""
+        x, cond = usable(x), usable(cond)
         size = x.shape[2]
         surplus = -size % self.column
         if lengths is None and surplus:

@@ -1,4 +1,7 @@
-"""The matrix that mixes channels, L U with ones on both diagonals, its inverse, and the gradient of its factors."""
+"""The matrix that mixes channels, L U with ones on both diagonals, its inverse, and the gradient of its factors.
+
+Matrices are float64, see :mod:`.arithmetic`: a product that were rounded to few bits would have another determinant.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +16,22 @@ def triangles(factors: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def mixing_matrix(factors: Tensor) -> Tensor:
-    """Return L U, shape (C, C)."""
-    lower, upper = triangles(factors)
+    """Return L U, float64, shape (C, C)."""
+    lower, upper = triangles(factors.double())
     return lower @ upper
 
 
 def inverse_mixing_matrix(factors: Tensor) -> Tensor:
-    """Return its inverse, shape (C, C)."""
+    """Return its inverse, float64, shape (C, C)."""
+    factors = factors.double()
     return _unit_inverse(-factors.triu(1)) @ _unit_inverse(-factors.tril(-1))
 
 
 def mixing_backward(grad: Tensor, factors: Tensor) -> Tensor:
     """Return the gradient of ``factors`` from that of the matrix, (C, C) both; its diagonal is zero."""
-    lower, upper = triangles(factors)
-    return (grad @ upper.t()).tril(-1) + (lower.t() @ grad).triu(1)
+    lower, upper = triangles(factors.double())
+    grad = grad.double()
+    return ((grad @ upper.t()).tril(-1) + (lower.t() @ grad).triu(1)).to(factors)
 
 
 def _unit_inverse(n: Tensor) -> Tensor:

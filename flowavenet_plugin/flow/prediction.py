@@ -4,20 +4,20 @@ A mel-spectrogram nearly tells the power spectrum, and a power spectrum tells ho
 before it (Makhoul 1975; Valin and Skoglund, LPCNet, arXiv 1810.11846). What can't be predicted, divided by its
 expected size, is white noise and pulses: far less to learn for the flow. The filter is a bijection whose
 log-determinant is known, so that likelihoods stay exact. Its inverse is a recursion over samples, solved block by
-block.
+block. What is predicted leaves a small difference of large numbers: all of it is computed in float64.
 """
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-#: Bins of the power spectrum, 0 to half the sampling rate.
-BINS = 257
+from flowavenet_plugin.flow.arithmetic import exact_linear, own_arithmetic
+from flowavenet_plugin.flow.prediction_matrices import BINS, cholesky, interpolation, toeplitz
+
 #: Least power per sample: a deviation of one step of 16-bit audio.
 FLOOR = 2.0**-30
 #: Share of the power that is added as white noise, so that the equations stay solvable.
@@ -86,7 +86,7 @@ class LinearPrediction(nn.Module):
                 f"prediction_order must be from 1 to {min(self.block, BINS - 1)} (hop_length {hop_length}), not {order}"
             )
         self.order = order
-        self.register_buffer("_bands", _interpolation(fs, n_mels, mel_range), persistent=False)
+        self.register_buffer("_bands", interpolation(fs, n_mels, mel_range), persistent=False)
         self.hidden = nn.Sequential(
             nn.Linear(3 * n_mels, channels), nn.ReLU(), nn.Linear(channels, channels), nn.ReLU()
         )
@@ -94,6 +94,12 @@ class LinearPrediction(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.out.bias.device
+
+    @own_arithmetic
     def forward(self, x: Tensor, feats: Tensor, cond: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Whiten.
 
@@ -108,19 +114,27 @@ class LinearPrediction(nn.Module):
         """
         filters = self._all_filters(feats, cond, lengths)
         batch, size, order = x.shape[0], x.shape[1], self.order
+        inside = None if lengths is None else torch.arange(size, device=x.device) < lengths[:, None]
+        x = x if inside is None else x.masked_fill(~inside, 0)
         weights = filters.weights.view(batch, -1, order + 1)
-        blocks = F.pad(x, (order, 0)).unfold(1, self.block + order, self.block)  # (B, N, block + order)
-        residual = torch.einsum("bntk,bnk->bnt", blocks.unfold(2, order + 1, 1), weights.to(x)).reshape(batch, size)
+        residual = self._filtered(x, weights)
         log_gain = -weights[:, :, -1:].log().expand(-1, -1, self.block).reshape(batch, size)
-        first = _cholesky(filters.correlation.view(batch, -1, order)[:, 0])
+        first = cholesky(filters.correlation.view(batch, -1, order)[:, 0])
         start = torch.linalg.solve_triangular(first, x[:, :order, None].to(first), upper=False)[:, :, 0]
-        residual = torch.cat([start.to(x), residual[:, order:]], dim=1)
+        residual = torch.cat([start, residual[:, order:]], dim=1).to(x)
         log_gain = torch.cat([first.diagonal(dim1=1, dim2=2).log(), log_gain[:, order:]], dim=1)
-        if lengths is not None:
-            mask = torch.arange(size, device=x.device) < lengths[:, None]
-            residual, log_gain = residual * mask, log_gain * mask
+        if inside is not None:
+            residual, log_gain = residual * inside, log_gain * inside
         return residual, -log_gain.sum(dim=1).to(x)
 
+    def _filtered(self, x: Tensor, weights: Tensor) -> Tensor:
+        """Run filters (B, N, order + 1), float64, over x (B, N * block): shape of x, float64."""
+        period = -(-(self.block + self.order) // 32) * 32  # of small factors; no sum reaches around
+        blocks = F.pad(x.double(), (self.order, 0)).unfold(1, self.block + self.order, self.block)
+        spectra = torch.fft.rfft(blocks, period) * torch.fft.rfft(weights, period).conj()
+        return torch.fft.irfft(spectra, period)[:, :, : self.block].reshape(x.shape)
+
+    @own_arithmetic
     def inverse(self, residual: Tensor, feats: Tensor, cond: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Undo :meth:`forward`; arguments and shapes as there."""
         filters = self._all_filters(feats, cond, lengths)
@@ -147,15 +161,18 @@ class LinearPrediction(nn.Module):
         Returns:
             Filters of N * ``blocks`` blocks, float64.
         """
-        with torch.autocast(feats.device.type, enabled=False):
-            return self._whitening(self.power(feats, following, context))
+        return self._whitening(self.power(feats, following, context))
 
     def power(self, feats: Tensor, following: Tensor, context: Tensor) -> Tensor:
         """Return the power spectra (N * blocks, BINS), float64; arguments as of :meth:`filters`."""
-        learnt = self.out(torch.cat([self.hidden(context), context], dim=1)).view(-1, self.blocks, BINS)
+        feats, following, context = feats.double(), following.double(), context.double()
+        hidden = context
+        for layer in (self.hidden[0], self.hidden[2]):
+            hidden = F.relu(exact_linear(layer, hidden))
+        learnt = exact_linear(self.out, torch.cat([hidden, context], dim=1)).view(-1, self.blocks, BINS)
         places = (torch.arange(self.blocks, device=feats.device, dtype=feats.dtype) + 0.5) / self.blocks
         mel = torch.lerp(feats[:, None], following[:, None], places[:, None])  # (N, blocks, n_mels)
-        return torch.exp((mel @ self._bands.to(mel) + learnt).flatten(0, 1).double()) + FLOOR
+        return torch.exp((mel @ self._bands.double() + learnt).flatten(0, 1)) + FLOOR
 
     def _whitening(self, power: Tensor) -> Filters:
         """Solve for the filters of power spectra (N, BINS) by Levinson's recursion."""
@@ -174,9 +191,9 @@ class LinearPrediction(nn.Module):
         """Compute the filters of whole utterances, in the order of (B, frames, blocks)."""
         batch, frames = feats.shape[:2]
         places = torch.arange(frames, device=feats.device).expand(batch, -1)
-        last = frames - 1 if lengths is None else (lengths[:, None] - 1).div(self.hop_length, rounding_mode="floor")
-        items = torch.arange(batch, device=feats.device)[:, None]
-        after = torch.minimum(places + 1, torch.as_tensor(last, device=feats.device))
+        items, after = torch.arange(batch, device=feats.device)[:, None], (places + 1).clamp(max=frames - 1)
+        if lengths is not None:
+            after = torch.minimum(after, (lengths[:, None] - 1).div(self.hop_length, rounding_mode="floor"))
         context = torch.cat([cond[items, (places - 1).clamp(min=0)], cond, cond[items, after]], dim=2)
         return self.filters(*(part.flatten(0, 1) for part in (feats, feats[items, after], context)))
 
@@ -219,17 +236,17 @@ class LinearPrediction(nn.Module):
         """
         order, size = self.order, self.block
         padded = F.pad(by_lag, (0, size))  # 0 beyond the order
-        impulse = torch.eye(size).to(by_lag)[:, :1].expand(*by_lag.shape[:2], -1, -1)
-        answer = torch.linalg.solve_triangular(_toeplitz(padded, size), impulse, upper=False)[..., 0]
+        impulse = torch.eye(size, 1, dtype=by_lag.dtype, device=by_lag.device).expand(*by_lag.shape[:2], -1, -1)
+        answer = torch.linalg.solve_triangular(toeplitz(padded, size), impulse, upper=False)[..., 0]
         rows, columns = torch.arange(order, device=by_lag.device)[:, None], torch.arange(order, device=by_lag.device)
-        return _toeplitz(answer, size), padded[..., rows + order - columns]
+        return toeplitz(answer, size), padded[..., rows + order - columns]
 
     def _first_block(self, residual: Tensor, by_lag: Tensor, correlation: Tensor) -> Tensor:
         """Undo the filter where nothing was before: the first samples are correlated as the spectrum says."""
         order, size = self.order, self.block
-        matrix = _toeplitz(F.pad(by_lag, (0, size)), size)
-        matrix[:, :order] = torch.eye(order, size).to(matrix)
-        start = _cholesky(correlation) @ residual[:, :order, None]
+        matrix = toeplitz(F.pad(by_lag, (0, size)), size)
+        matrix[:, :order] = torch.eye(order, size, dtype=matrix.dtype, device=matrix.device)
+        start = cholesky(correlation) @ residual[:, :order, None]
         right = torch.cat([start, residual[:, order:, None]], dim=1)
         return torch.linalg.solve_triangular(matrix, right, upper=False)[:, :, 0]
 
@@ -246,6 +263,12 @@ class PredictionSession:
         self._residual: Tensor | None = None
         self._past: Tensor | None = None
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self._prediction.device
+
+    @own_arithmetic
     def push_frames(self, feats: Tensor, cond: Tensor, final: bool) -> None:
         """Take features (frames, n_mels), as they are and standardised; ``final``: these are the last."""
         if self._frames is not None:
@@ -265,6 +288,7 @@ class PredictionSession:
             new = Filters(*(torch.cat(pair, dim=1) for pair in zip(self._filters, new, strict=True)))
         self._filters = new
 
+    @own_arithmetic
     def push(self, residual: Tensor) -> Tensor:
         """Take residual (samples,) and return the sound of the blocks that are whole, shape (samples,)."""
         if self._residual is not None:
@@ -279,32 +303,3 @@ class PredictionSession:
         blocks = residual[: count * self._prediction.block].view(1, count, -1)
         wav, self._past = self._prediction._solve(blocks, now, self._past)
         return wav[0]
-
-
-def _interpolation(fs: int, n_mels: int, mel_range: tuple[float, float]) -> Tensor:
-    """Matrix from log10 mel amplitude (n_mels) to the natural log of power (BINS), shape (n_mels, BINS)."""
-    low, high = (_slaney(torch.tensor(float(edge))) for edge in mel_range)
-    bins = _slaney(torch.linspace(0, fs / 2, BINS))
-    places = ((bins - low) / (high - low) * (n_mels + 1) - 1).clamp(0, n_mels - 1)
-    distance = (places[None] - torch.arange(n_mels)[:, None]).abs()
-    return 2 * math.log(10) * (1 - distance).clamp(min=0)
-
-
-def _slaney(hertz: Tensor) -> Tensor:
-    """Slaney's mel scale: linear to 1000 Hz, then logarithmic."""
-    return torch.where(hertz < 1000, hertz * 3 / 200, 15 + (hertz.clamp(min=1) / 1000).log() * 27 / math.log(6.4))
-
-
-def _cholesky(correlation: Tensor) -> Tensor:
-    """Cholesky factor of the covariance of samples whose correlation is (B, n), shape (B, n, n); NaN: it has none."""
-    places = torch.arange(correlation.shape[1], device=correlation.device)
-    # Without torch's own check, which would wait for the GPU: training skips an update that isn't finite.
-    factor, failed = torch.linalg.cholesky_ex(correlation[:, (places[:, None] - places).abs()])
-    return factor.masked_fill((failed != 0)[:, None, None], math.nan)
-
-
-def _toeplitz(column: Tensor, size: int) -> Tensor:
-    """Lower triangular matrices whose first columns begin like (..., n), shape (..., size, size)."""
-    places = torch.arange(size, device=column.device)
-    lags = places[:, None] - places
-    return column[..., lags.clamp(min=0)] * (lags >= 0)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flowavenet_plugin.flow.arithmetic import exact_product
 from flowavenet_plugin.flow.mixing import inverse_mixing_matrix, mixing_backward, mixing_matrix
 from flowavenet_plugin.kernels import gated_stack
 from flowavenet_plugin.kernels.gated_stack import Activations
@@ -90,7 +91,7 @@ class Work:
 
     def mixed(self, x: Tensor, matrix: Tensor) -> Tensor:
         """Multiply rows (rows, C) of columns without padding by a matrix (C, C); others stay."""
-        out = x @ matrix.t()
+        out = exact_product(x, matrix.t())
         return out if self.whole is None else torch.where(self.whole, out, x)
 
     def count(self, side: int, like: Tensor) -> Tensor:
@@ -216,7 +217,7 @@ def step_backward(
 def _mixing_backward(work: Work, factors: Tensor, halves: Halves, grads: Halves) -> tuple[Halves, Halves, Tensor]:
     z, grad = torch.cat(halves, dim=1), torch.cat(grads, dim=1)
     x = work.mixed(z, inverse_mixing_matrix(factors))
-    grad_matrix = (grad if work.whole is None else grad * work.whole).t() @ x
+    grad_matrix = exact_product((grad if work.whole is None else grad * work.whole).t(), x)
     grad_x = work.mixed(grad, mixing_matrix(factors).t())
     return tuple(x.chunk(2, dim=1)), tuple(grad_x.chunk(2, dim=1)), mixing_backward(grad_matrix, factors)
 

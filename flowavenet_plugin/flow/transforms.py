@@ -9,9 +9,12 @@ mask None all samples count.
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 from torch import Tensor, distributed, nn
 
+from flowavenet_plugin.flow.arithmetic import exact_product, wavenet_dtype
 from flowavenet_plugin.flow.chain import Chain, run_chain
 from flowavenet_plugin.flow.mixing import inverse_mixing_matrix, mixing_matrix
 from flowavenet_plugin.flow.step_passes import ADDITIVE, AFFINE, SPLIT, Step
@@ -134,8 +137,19 @@ class Mixing(nn.Module):
 
     @staticmethod
     def _mix(matrix: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
-        mixed = torch.matmul(matrix, x)
+        mixed = exact_product(matrix, x).to(x)
         return mixed if mask is None else torch.where(mask.amin(dim=1, keepdim=True) > 0, mixed, x)
+
+
+def run_wavenet(net: WaveNet, half: Tensor, cond: Tensor, mask: Tensor | None) -> Tensor:
+    """Return what a WaveNet predicts from one half of the channels, of the precision of the samples.
+
+    Under autocast the network runs in half precision; samples and log-determinants never do.
+    """
+    dtype = wavenet_dtype(half)
+    lower = dtype != half.dtype
+    with torch.autocast(half.device.type, dtype=dtype) if lower else contextlib.nullcontext():
+        return net(half, cond, columns_of(mask)).to(half.dtype)
 
 
 class Coupling(nn.Module):
@@ -159,8 +173,7 @@ class Coupling(nn.Module):
         self.net = WaveNet(half, self.n_factor * half, cond_channels, **wavenet)
 
     def _predict(self, half: Tensor, cond: Tensor, mask: Tensor | None) -> Tensor:
-        # Under autocast the network may run in half precision; samples and log-determinants never do.
-        return self.net(half, cond, columns_of(mask)).to(half.dtype)
+        return run_wavenet(self.net, half, cond, mask)
 
 
 class AffineCoupling(Coupling):
@@ -228,7 +241,7 @@ class GaussianSplit(nn.Module):
         self.prior = WaveNet(channels // 2, channels, cond_channels, **wavenet)
 
     def _predict(self, half: Tensor, cond: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        mean, log_sd = self.prior(half, cond, columns_of(mask)).to(half.dtype).chunk(2, dim=1)
+        mean, log_sd = run_wavenet(self.prior, half, cond, mask).chunk(2, dim=1)
         return mean, log_sd
 
     def forward(self, x: Tensor, cond: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from flowavenet_plugin.flow.arithmetic import usable
 
 
 def check_temperature(temperature: float) -> float:
@@ -17,6 +21,55 @@ def check_temperature(temperature: float) -> float:
     if not (math.isfinite(temperature) and temperature >= 0):
         raise ValueError(f"temperature must be a number from 0, not {temperature}")
     return float(temperature)
+
+
+def as_tensor(name: str, values: Tensor | np.ndarray | Sequence, like: Tensor) -> Tensor:
+    """Return numbers in the type and on the device of ``like``; what holds them may be a tensor, an array or a list.
+
+    Raises:
+        ValueError: If they aren't real numbers; the message calls them ``name``.
+    """
+    if not isinstance(values, Tensor):
+        try:
+            array = np.asarray(values)
+        except ValueError as error:  # lists of unequal lengths
+            raise ValueError(f"{name} can't be read as an array: {error}") from error
+        if array.dtype.kind not in "fiu":
+            raise ValueError(f"{name} must be numbers in a tensor or an array, not {_kind(values, array)}")
+        values = torch.from_numpy(np.array(array, dtype=np.float64))  # of any byte order and layout
+    if values.is_complex() or values.dtype == torch.bool:
+        raise ValueError(f"{name} must be real numbers, not {values.dtype}")
+    return usable(values.to(like))
+
+
+def _kind(values: object, array: np.ndarray) -> str:
+    return f"{type(values).__name__} of {array.dtype}" if array.ndim else type(values).__name__
+
+
+def as_feats(feats: Tensor | np.ndarray, n_mels: int, like: Tensor) -> Tensor:
+    """Return the features of an utterance, (frames, n_mels), in the type and on the device of ``like``.
+
+    Raises:
+        ValueError: If their shape is another, or a value is no finite number.
+    """
+    feats = as_tensor("the features", feats, like)
+    check_feats(feats, n_mels)
+    return feats
+
+
+def as_waveform(wav: Tensor | np.ndarray, like: Tensor) -> Tensor:
+    """Return a waveform, (samples,), in the type and on the device of ``like``.
+
+    Raises:
+        ValueError: If its shape is another, or its samples are integers, whose scale isn't known.
+    """
+    dtype = wav.dtype if isinstance(wav, (Tensor, np.ndarray)) else None
+    if dtype is not None and (dtype.kind in "iu" if isinstance(dtype, np.dtype) else not dtype.is_floating_point):
+        raise ValueError(f"the waveform holds {dtype}, not amplitudes in [-1, 1]: 16-bit samples are divided by 32768")
+    wav = as_tensor("the waveform", wav, like)
+    if wav.dim() != 1:
+        raise ValueError(f"expected a waveform of shape (samples,), got {tuple(wav.shape)}")
+    return wav
 
 
 def check_feats(feats: Tensor, n_mels: int) -> None:

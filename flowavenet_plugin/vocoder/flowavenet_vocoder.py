@@ -5,20 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from flowavenet_plugin.flow.arithmetic import own_arithmetic, usable
 from flowavenet_plugin.flow.flowavenet import FloWaveNet
 from flowavenet_plugin.flow.prediction import LinearPrediction
 from flowavenet_plugin.flow.prepared import PreparedFlow
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
-from flowavenet_plugin.vocoder.checks import check_feats, check_lengths, check_temperature
+from flowavenet_plugin.vocoder.checks import as_feats, as_tensor, as_waveform, check_lengths, check_temperature
+from flowavenet_plugin.vocoder.folded import FoldedWeights
 from flowavenet_plugin.vocoder.streaming import NoiseSource, Synthesis
 
 
 class FloWaveNetVocoder(AbsVocoder):
-    """Un-normalised mel-spectrogram in, waveform out, by inverting a :class:`FloWaveNet`; defaults are the paper's."""
+    """Un-normalised mel-spectrogram in, waveform out, by inverting a :class:`FloWaveNet`; defaults are the paper's.
+
+    Features may be tensors or NumPy arrays of any real type, on any device; sound is a tensor of the type and on the
+    device of the weights. What the caller has set in PyTorch (autocast, inference mode, default type, current device)
+    changes nothing, see :mod:`flowavenet_plugin.flow.arithmetic`. Several threads may make sound at the same time.
+    """
 
     state_is_whole = True
     changeable = ("temperature", "reversible")
@@ -81,8 +89,7 @@ class FloWaveNetVocoder(AbsVocoder):
             ValueError: If the scales don't make ``hop_length``, or a size is out of range.
         """
         super().__init__(fs, hop_length, n_mels)
-        self._prepared: PreparedFlow | None = None
-        self._released = False
+        self._folded = FoldedWeights()
         #: Whether whole utterances are synthesised by CUDA graphs on a GPU, see :mod:`flow.prepared.graphs`.
         self.cuda_graphs = False
         if math.prod(upsample_scales) != hop_length:
@@ -116,6 +123,12 @@ class FloWaveNetVocoder(AbsVocoder):
             share_stacks=share_stacks,
         )
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.feats_mean.device
+
+    @own_arithmetic
     def loss(
         self, wav: Tensor, feats: Tensor, wav_lengths: Tensor | None, feats_lengths: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
@@ -127,8 +140,8 @@ class FloWaveNetVocoder(AbsVocoder):
             ValueError: If an item's waveform and features don't fit each other (seen for lengths on the CPU only), or
                 :meth:`for_inference` was called.
         """
-        self._need_weights("train or to score with")
-        size = feats.shape[1] * self.hop_length
+        self._folded.need_originals("train or to score with")
+        wav, feats, size = usable(wav), usable(feats), feats.shape[1] * self.hop_length
         wav_lengths, whole = self._lengths(wav, feats, wav_lengths, feats_lengths)
         x = F.pad(wav, (0, size - wav.shape[1]))[:, None]  # (B, 1, frames * hop_length); a negative pad cuts
         lengths, cond, outer = None if whole else wav_lengths, self.normalize(feats), 0.0
@@ -160,13 +173,14 @@ class FloWaveNetVocoder(AbsVocoder):
         check_lengths(wav_lengths, feats_lengths, self.hop_length)
         return wav_lengths.to(wav.device), bool((wav_lengths == size).all())
 
+    @own_arithmetic
     @torch.no_grad()
     def inference(
         self,
-        feats: Tensor,
+        feats: Tensor | np.ndarray,
         temperature: float | None = None,
         seed: int | Sequence[int] | None = None,
-        noise: Tensor | None = None,
+        noise: Tensor | np.ndarray | None = None,
         dtype: torch.dtype | None = None,
     ) -> Tensor:
         """Turn features into sound.
@@ -186,25 +200,27 @@ class FloWaveNetVocoder(AbsVocoder):
         Raises:
             ValueError: If a shape or the temperature is impossible, or both seed and noise are given.
         """
-        check_feats(feats, self.n_mels)
+        feats = as_feats(feats, self.n_mels, self.feats_mean)
         size = feats.shape[0] * self.hop_length
         if noise is None:
-            noise = NoiseSource(seed).draw(size).to(feats)
+            noise = NoiseSource(seed).draw(size)
             temperature = self.temperature if temperature is None else temperature
         elif seed is not None:
             raise ValueError(f"give seed or noise, not both: seed={seed}")
-        elif tuple(noise.shape) != (size,):
+        noise = as_tensor("the noise", noise, feats)
+        if tuple(noise.shape) != (size,):
             raise ValueError(
                 f"noise has shape {tuple(noise.shape)}, but {feats.shape[0]} frames of {self.hop_length} samples "
                 f"need ({size},)"
             )
-        noise = noise.to(feats) * check_temperature(1.0 if temperature is None else temperature)
+        noise = noise * check_temperature(1.0 if temperature is None else temperature)
         return self._synthesise(noise[None], feats[None], None, dtype)[0]
 
+    @own_arithmetic
     @torch.no_grad()
     def inference_batch(
         self,
-        feats: Sequence[Tensor],
+        feats: Sequence[Tensor | np.ndarray],
         temperature: float | None = None,
         seeds: Sequence[int | Sequence[int]] | None = None,
         dtype: torch.dtype | None = None,
@@ -218,7 +234,7 @@ class FloWaveNetVocoder(AbsVocoder):
             dtype: Precision inside the WaveNets, see :meth:`prepare`.
 
         Returns:
-            Waveform of each, shape (frames * hop_length,).
+            Waveform of each, shape (frames * hop_length,); of none, none.
 
         Raises:
             ValueError: If a shape or the temperature is impossible, or there are not as many seeds as utterances.
@@ -227,11 +243,12 @@ class FloWaveNetVocoder(AbsVocoder):
         if len(seeds) != len(feats):
             raise ValueError(f"{len(seeds)} seeds for {len(feats)} utterances")
         scale = check_temperature(self.temperature if temperature is None else temperature)
-        for item in feats:
-            check_feats(item, self.n_mels)
+        feats = [as_feats(item, self.n_mels, self.feats_mean) for item in feats]
+        if not feats:
+            return []
         sizes = [len(item) * self.hop_length for item in feats]
         noise = [scale * NoiseSource(seed).draw(size).to(feats[0]) for size, seed in zip(sizes, seeds, strict=True)]
-        padded = torch.nn.utils.rnn.pad_sequence(list(feats), batch_first=True)
+        padded = torch.nn.utils.rnn.pad_sequence(feats, batch_first=True)
         noise = torch.nn.utils.rnn.pad_sequence(noise, batch_first=True)
         lengths = None if min(sizes) == max(sizes) else torch.tensor(sizes, device=padded.device)
         wavs = self._synthesise(noise, padded, lengths, dtype)
@@ -239,7 +256,7 @@ class FloWaveNetVocoder(AbsVocoder):
 
     def stream(
         self,
-        feats: Iterable[Tensor],
+        feats: Iterable[Tensor | np.ndarray],
         temperature: float | None = None,
         seed: int | Sequence[int] | None = None,
         dtype: torch.dtype | None = None,
@@ -269,7 +286,7 @@ class FloWaveNetVocoder(AbsVocoder):
         synthesis = Synthesis(self.prepare(dtype), self.prediction, NoiseSource(seed), scale, chunk_frames)
         for piece in feats:
             if len(piece):
-                check_feats(piece, self.n_mels)
+                piece = as_feats(piece, self.n_mels, self.feats_mean)
                 yield from synthesis.push(piece, self.normalize(piece))
         yield from synthesis.finish()
 
@@ -289,15 +306,7 @@ class FloWaveNetVocoder(AbsVocoder):
         Raises:
             ValueError: If the weights are gone and another precision is asked for.
         """
-        made = self._prepared
-        if self._released:
-            if dtype not in (None, made.dtype):
-                raise ValueError(f"this vocoder is for inference in {made.dtype} only, not in {dtype}")
-            return made
-        if made is None or made.dtype != (made.float_dtype if dtype is None else dtype) or made.stale:
-            self._prepared = None  # frees the memory first
-            self._prepared = made = PreparedFlow(self.flow, dtype)
-        return made
+        return self._folded.get(self.flow, dtype)
 
     def _inverse(self, dtype: torch.dtype | None) -> Callable[..., Tensor]:
         flow = self.prepare(dtype)
@@ -306,30 +315,34 @@ class FloWaveNetVocoder(AbsVocoder):
     def for_inference(self, dtype: torch.dtype | None = None) -> None:
         """Fold the weights and free them: half the memory, but neither training, scores nor saving from now on.
 
+        The vocoder stays on the device that it is on, and in its precision.
+
         Args:
             dtype: As in :meth:`prepare`, for good.
         """
-        if not self._released:
-            self._prepared = None
-            self._prepared, self._released = PreparedFlow(self.flow, dtype, release=True), True
+        if self._folded.keep_alone(self.flow, dtype):
             self.register_state_dict_pre_hook(_refuse_to_save)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FloWaveNetVocoder:
+        """Be moved or cast, as all ``to``, ``double``, ``cuda`` ... come here; not once the weights are folded."""
+        now, then = self.feats_mean, fn(self.feats_mean.new_empty(0))
+        if self._folded.alone and (now.device, now.dtype) != (then.device, then.dtype):
+            raise ValueError(
+                f"this vocoder is for inference only now, on {now.device} in {now.dtype}: move or cast it (here to "
+                f"{then.device} in {then.dtype}) before for_inference()"
+            )
+        return super()._apply(fn, recurse)
 
     def train(self, mode: bool = True) -> FloWaveNetVocoder:
         """Switch between training and evaluation; training forgets what :meth:`prepare` made."""
         if mode:
-            self._need_weights("train")
-            self._prepared = None
+            self._folded.need_originals("train")
+            self._folded.forget()
         return super().train(mode)
 
-    def _need_weights(self, use: str) -> None:
-        if self._released:
-            raise ValueError(f"this vocoder is for inference only now: it has no weights to {use}")
-
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_prepared": self._prepared if self._released else None}
-
+    @own_arithmetic
     @torch.no_grad()
-    def log_likelihood(self, wav: Tensor, feats: Tensor) -> Tensor:
+    def log_likelihood(self, wav: Tensor | np.ndarray, feats: Tensor | np.ndarray) -> Tensor:
         """Return log p(wav | feats) in nats per sample, 0-dim.
 
         Args:
@@ -338,13 +351,11 @@ class FloWaveNetVocoder(AbsVocoder):
             feats: Un-normalised features, shape (frames, n_mels).
 
         Raises:
-            ValueError: If the waveform doesn't fit the features.
+            ValueError: If the waveform doesn't fit the features, or holds integers.
         """
-        check_feats(feats, self.n_mels)
+        feats, wav = as_feats(feats, self.n_mels, self.feats_mean), as_waveform(wav, self.feats_mean)
         samples, frames = torch.tensor(wav.shape), torch.tensor(feats.shape[:1])
-        if wav.dim() != 1:
-            raise ValueError(f"expected a waveform of shape (samples,), got {tuple(wav.shape)}")
-        stats = self.loss(wav[None].to(feats), feats[None], samples, frames)[1]
+        stats = self.loss(wav[None], feats[None], samples, frames)[1]
         return stats["log_likelihood"]
 
     def _synthesise(self, noise: Tensor, feats: Tensor, lengths: Tensor | None, dtype: torch.dtype | None) -> Tensor:
@@ -355,4 +366,4 @@ class FloWaveNetVocoder(AbsVocoder):
 
 
 def _refuse_to_save(vocoder: FloWaveNetVocoder, *_: object) -> None:
-    vocoder._need_weights("save")
+    vocoder._folded.need_originals("save")

@@ -43,6 +43,13 @@ def load_vocoder(
         FileNotFoundError: If one of the files is missing.
         ValueError: If the configuration is none of a vocoder, the weights don't fit it, or the file holds code.
     """
+    with torch.inference_mode(False):  # weights made in it could neither be trained nor changed, anywhere
+        return _load(model_file, config_file, device)
+
+
+def _load(
+    model_file: str | os.PathLike[str], config_file: str | os.PathLike[str] | None, device: str | torch.device
+) -> AbsVocoder:
     with unpacked(Path(model_file)) as weights:
         config_file = weights.parent / "config.yaml" if config_file is None else Path(config_file)
         state_dict = read_state_dict(weights)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flowavenet_plugin.flow.arithmetic import own_arithmetic, usable
 from flowavenet_plugin.flow.prediction import LinearPrediction
 from flowavenet_plugin.flow.prepared import PreparedFlow
 
@@ -22,7 +23,7 @@ class NoiseSource:
     def draw(self, size: int) -> Tensor:
         """Return the next samples, shape (size,)."""
         if self._generator is None:
-            return torch.randn(size)
+            return torch.randn(size, dtype=torch.float32, device="cpu")
         return torch.from_numpy(self._generator.standard_normal(size, dtype=np.float32))
 
 
@@ -46,7 +47,7 @@ class Synthesis:
             temperature: Its standard deviation.
             chunk_frames: Frames computed at once.
         """
-        self._session = flow.session()
+        self._session, self.device = flow.session(), flow.device
         self._prediction = None if prediction is None else prediction.session()
         self._hop, self._chunk = flow.hop_length, chunk_frames
         self._noise, self._temperature = noise, temperature
@@ -73,13 +74,13 @@ class Synthesis:
             raise ValueError("no frame of features has arrived")
         yield from self._run(torch.cat(self._waiting), final=True)
 
+    @own_arithmetic
     @torch.no_grad()
-    def _run(self, frames: Tensor, final: bool) -> Iterator[Tensor]:
-        feats, cond = frames.chunk(2, dim=1)
+    def _run(self, frames: Tensor, final: bool) -> list[Tensor]:
+        feats, cond = usable(frames).chunk(2, dim=1)
         noise = self._noise.draw(len(feats) * self._hop).to(feats) * self._temperature
         wav = self._session.push(noise[None], cond[None], final)[0]
         if self._prediction is not None:
             self._prediction.push_frames(feats, cond, final)
             wav = self._prediction.push(wav)
-        if len(wav):
-            yield wav
+        return [wav] if len(wav) else []

@@ -114,7 +114,7 @@ def test_graphs_are_for_gpus_and_asked_for(monkeypatch: pytest.MonkeyPatch) -> N
     assert torch.equal(vocoder.inference(feats, seed=1), expected)  # on a CPU as before
     flow, recorder = vocoder.prepare(), Recorder()
     monkeypatch.setattr(flow, "device", torch.device("cuda"))
-    flow.graphs = GraphedInverse(PreparedFlow(vocoder.flow), record=recorder)
+    flow._graphs = GraphedInverse(PreparedFlow(vocoder.flow), record=recorder)
     torch.testing.assert_close(vocoder.inference(feats, seed=1), expected, rtol=0, atol=1e-5)
     torch.testing.assert_close(vocoder.inference_batch([feats], seeds=[1])[0], expected, rtol=0, atol=1e-5)
     assert recorder.count == 1

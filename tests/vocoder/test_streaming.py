@@ -105,7 +105,7 @@ def test_changed_weights_are_heard() -> None:
     after = made.inference(feats, seed=1)
     assert not torch.allclose(before, after)
     made.train()
-    assert made._prepared is None
+    assert made._folded._made is None
     made.load_state_dict(vocoder().state_dict())
     torch.testing.assert_close(made.eval().inference(feats, seed=1), before)
 
@@ -114,7 +114,7 @@ def test_copies_do_not_carry_the_prepared_weights() -> None:
     made, feats = vocoder(), torch.randn(9, 5)
     before = made.inference(feats, seed=1)
     other = copy.deepcopy(made)
-    assert other._prepared is None and torch.equal(other.inference(feats, seed=1), before)
+    assert other._folded._made is None and torch.equal(other.inference(feats, seed=1), before)
 
 
 @pytest.mark.parametrize(

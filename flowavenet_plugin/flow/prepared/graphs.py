@@ -6,6 +6,7 @@ launches all at once, but for one length only; so utterances are padded to lengt
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from flowavenet_plugin.flow.arithmetic import own_arithmetic
 
 if TYPE_CHECKING:
     from flowavenet_plugin.flow.prepared.model import PreparedFlow
@@ -33,7 +36,7 @@ def bucket(frames: int) -> int:
 
 
 def record_cuda_graph(function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> Replay:
-    """Run a function on a GPU and record what it launches.
+    """Run a function on the current GPU and record what it launches.
 
     Args:
         function: Waits for the GPU nowhere; what it launches depends on shapes only.
@@ -57,7 +60,10 @@ def record_cuda_graph(function: Callable[..., Tensor], inputs: tuple[Tensor, ...
 
 
 class GraphedInverse:
-    """:meth:`PreparedFlow.inverse` by recorded graphs."""
+    """:meth:`PreparedFlow.inverse` by recorded graphs.
+
+    Several threads may use it at the same time; they take turns, as a graph has one place for its inputs and output.
+    """
 
     def __init__(
         self,
@@ -76,18 +82,38 @@ class GraphedInverse:
         """
         self._flow, self._limit, self._max_frames, self._record = flow, limit, max_frames, record
         self._graphs: OrderedDict[tuple[int, int], tuple[tuple[Tensor, ...], Replay]] = OrderedDict()
+        self._turn = threading.Lock()
+        self._read: torch.cuda.Event | None = None  # when the last output was read
 
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_graphs": OrderedDict(), "_turn": None, "_read": None}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state, _turn=threading.Lock())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self._flow.device
+
+    @own_arithmetic
+    @torch.no_grad()
     def inverse(self, noise: Tensor, cond: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Map noise to audio; see :meth:`PreparedFlow.inverse`."""
         (batch, _, frames), hop = cond.shape, self._flow.hop_length
         size = bucket(max(frames, 1))
         if batch * size > self._max_frames or tuple(noise.shape) != (batch, 1, frames * hop):
             return self._flow.inverse(noise, cond, lengths)  # shapes that don't fit are refused there
-        inputs, replay = self._graph(batch, size)
-        inputs[0].copy_(F.pad(noise, (0, (size - frames) * hop)))
-        inputs[1].copy_(F.pad(cond, (0, size - frames)))
-        inputs[2].copy_(inputs[2].new_full((batch,), frames * hop) if lengths is None else lengths)
-        return replay()[:, :, : frames * hop].clone()  # the next replay overwrites it
+        with self._turn:
+            if self._read is not None:  # perhaps on another stream than this thread's
+                torch.cuda.current_stream().wait_event(self._read)
+            inputs, replay = self._graph(batch, size)
+            inputs[0].copy_(F.pad(noise, (0, (size - frames) * hop)))
+            inputs[1].copy_(F.pad(cond, (0, size - frames)))
+            inputs[2].copy_(inputs[2].new_full((batch,), frames * hop) if lengths is None else lengths)
+            out = replay()[:, :, : frames * hop].clone()  # the next replay overwrites it
+            self._read = torch.cuda.current_stream().record_event() if out.is_cuda else None
+            return out
 
     def _graph(self, batch: int, size: int) -> tuple[tuple[Tensor, ...], Replay]:
         key = (batch, size)

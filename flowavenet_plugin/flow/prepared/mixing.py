@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from flowavenet_plugin.flow.arithmetic import exact_product
+
 
 class PreparedMixing:
     """Map columns y to matrix y * factor + shift; those that hold padding to y * factor + shift."""
@@ -13,7 +15,7 @@ class PreparedMixing:
         """Fold the weights, for the first stream's samples of a column in their order of time, then the second's.
 
         Args:
-            matrix: Inverse of what mixed the channels, shape (C, C).
+            matrix: Inverse of what mixed the channels, float64, shape (C, C).
             factor: Of ActNorm's inverse, shape (C,).
             shift: Of the same, shape (C,).
         """
@@ -29,7 +31,7 @@ class PreparedMixing:
         """
         width = self.factor.shape[0] // 2
         y = torch.cat([a.unflatten(1, (-1, width)), b.unflatten(1, (-1, width))], dim=2)
-        x = torch.matmul(y, self.weight)
+        x = exact_product(y, self.weight)
         x = x if whole is None else torch.where(whole, x, y * self.factor)
         x = x.add_(self.shift)
         return x[:, :, :width].flatten(1), x[:, :, width:].flatten(1)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+import threading
 
 import torch
 from torch import Tensor, nn
 
+from flowavenet_plugin.flow.arithmetic import arithmetic, own_arithmetic
 from flowavenet_plugin.flow.conditioner import BlockConditioner
 from flowavenet_plugin.flow.flowavenet import FloWaveNet
 from flowavenet_plugin.flow.prepared.conds import BlockCondBuffer, CondBuffer
@@ -18,12 +19,14 @@ from flowavenet_plugin.flow.prepared.upsample import PreparedUpsampler
 #: Samples of a whole batch that go through the flow at once: bounds the memory, and reads all weights rarely enough.
 #: A GPU wants more of them.
 CHUNK_SAMPLES, CUDA_CHUNK_SAMPLES = 2**17, 2**22
+_MAKING = threading.Lock()
 
 
 class PreparedFlow:
     """A :class:`FloWaveNet` with folded weights: its :meth:`FloWaveNet.inverse` only, faster and in bounded memory.
 
-    It is made from the weights as they are and doesn't follow them when they change; :attr:`stale` tells.
+    It is made from the weights as they are and doesn't follow them when they change; :attr:`stale` tells. Several
+    threads may use it at the same time.
 
     Example:
         >>> flow = FloWaveNet(n_mels=4, n_block=2, n_flow=2, filter_size=8, upsample_scales=(2, 4)).eval()
@@ -49,6 +52,11 @@ class PreparedFlow:
         self.float_dtype, self.device = norm.dtype, norm.device
         self.dtype = self.float_dtype if dtype is None else dtype
         self.n_mels, self.hop_length, self.column = flow.n_mels, flow.hop_length, flow.column
+        with arithmetic(self.device):
+            self._fold(flow, release)
+        self._graphs: GraphedInverse | None = None
+
+    def _fold(self, flow: FloWaveNet, release: bool) -> None:
         per_block = isinstance(flow.upsampler, BlockConditioner)
         self.upsampler = flow.upsampler if per_block else PreparedUpsampler(flow.upsampler)
         odd = [(0, 0)]  # of the input and of the conditioning of each block, see PreparedBlock
@@ -67,16 +75,20 @@ class PreparedFlow:
         """Whether the network's weights were replaced or changed since; a change through ``.data`` isn't seen."""
         return self._flow is not None and self._state != _state(self._flow)
 
-    @cached_property
+    @property
     def graphs(self) -> GraphedInverse:
         """The same by CUDA graphs, for a GPU and utterances of seconds."""
-        return GraphedInverse(self)
+        with _MAKING:
+            if self._graphs is None:
+                self._graphs = GraphedInverse(self)
+        return self._graphs
 
     def cond_buffer(self, batch: int, lengths: Tensor | None) -> CondBuffer | BlockCondBuffer:
         """Start to make conditioning; arguments as in :meth:`session`."""
         kind = BlockCondBuffer if isinstance(self.upsampler, BlockConditioner) else CondBuffer
         return kind(self, batch, lengths)
 
+    @own_arithmetic
     def session(self, batch: int = 1, lengths: Tensor | None = None) -> InverseSession:
         """Start to synthesise in pieces.
 
@@ -86,6 +98,8 @@ class PreparedFlow:
         """
         return InverseSession(self, batch, lengths)
 
+    @own_arithmetic
+    @torch.no_grad()
     def inverse(self, noise: Tensor, cond: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Map noise to audio.
 
@@ -130,5 +144,9 @@ def _release(block: nn.Module, others: nn.ModuleList) -> None:
             parameter.data = parameter.data.new_empty(0)
 
 
-def _state(flow: FloWaveNet) -> list[tuple[int, int]]:
-    return [(parameter.data_ptr(), parameter._version) for parameter in flow.parameters()]
+def _state(flow: FloWaveNet) -> list[tuple[int, int, torch.dtype, torch.device]]:
+    # Tensors of inference mode count no versions; nothing changes them outside of it.
+    return [
+        (each.data_ptr(), 0 if each.is_inference() else each._version, each.dtype, each.device)
+        for each in flow.parameters()
+    ]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from flowavenet_plugin.flow.arithmetic import own_arithmetic, usable
 from flowavenet_plugin.flow.prepared.conds import CondSource
 from flowavenet_plugin.flow.prepared.streams import StepState
 from flowavenet_plugin.kernels.scratch import Scratch
@@ -33,7 +34,7 @@ class InverseSession:
         """
         self._cond = flow.cond_buffer(batch, lengths)
         self._scratch = Scratch()
-        self._dtype = flow.float_dtype
+        self._dtype, self.device = flow.float_dtype, flow.device
         self._lengths = lengths
         self._samples = 0
         self._blocks: list[_BlockState] = []
@@ -45,6 +46,7 @@ class InverseSession:
                 lengths = None if lengths is None else _stream_size(lengths, block.kept)
         self._kept = [block.kept for block in flow.blocks if block.kept is not None]
 
+    @own_arithmetic
     @torch.no_grad()
     def push(self, noise: Tensor, cond: Tensor, final: bool = False) -> Tensor:
         """Take some frames more.
@@ -58,7 +60,7 @@ class InverseSession:
             The audio that is ready, from where the last call stopped, shape (B, samples); after the last frames all
             that is missing.
         """
-        noise, start = noise.to(self._dtype), self._samples
+        noise, cond, start = usable(noise.to(self._dtype)), usable(cond), self._samples
         self._samples += noise.shape[1]
         if self._lengths is not None:
             places = torch.arange(start, self._samples, device=noise.device)

@@ -18,7 +18,8 @@ import yaml
 from torch import Tensor
 
 from flowavenet_plugin.data.scp import open_feats, read_audio, read_scp
-from flowavenet_plugin.flow.prediction import BINS, LinearPrediction
+from flowavenet_plugin.flow.prediction import LinearPrediction
+from flowavenet_plugin.flow.prediction_matrices import BINS
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
 from flowavenet_plugin.vocoder.loading import save_vocoder, vocoder_from_config
 
