@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -118,6 +120,61 @@ def test_graphs_are_for_gpus_and_asked_for(monkeypatch: pytest.MonkeyPatch) -> N
     torch.testing.assert_close(vocoder.inference(feats, seed=1), expected, rtol=0, atol=1e-5)
     torch.testing.assert_close(vocoder.inference_batch([feats], seeds=[1])[0], expected, rtol=0, atol=1e-5)
     assert recorder.count == 1
+
+
+def test_threads_take_turns() -> None:
+    """Between its inputs' copies and its output's a graph is one thread's: others would hear that one's speech."""
+    flow, hop = PreparedFlow(model()), 8
+
+    def record(function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> Callable[[], Tensor]:
+        out = function(*inputs)
+
+        def replay() -> Tensor:
+            time.sleep(0.001)  # others get their chance
+            out.copy_(function(*inputs))
+            time.sleep(0.001)
+            return out
+
+        return replay
+
+    graphs = GraphedInverse(flow, record=record)
+    items = [(torch.randn(1, 1, frames * hop), torch.randn(1, 4, frames)) for frames in (5, 30, 20, 9)]
+    expected = [flow.inverse(*item) for item in items]
+
+    def speak(i: int) -> None:
+        got = graphs.inverse(*items[i % 4])
+        torch.testing.assert_close(got, expected[i % 4], rtol=0, atol=1e-5)
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(speak, range(60)))
+
+
+class CurrentDevice:
+    """Stands for ``torch.cuda.device`` where there is no GPU, and knows the current one."""
+
+    now = 0
+
+    def __init__(self, device: torch.device) -> None:
+        self.wanted = device.index
+
+    def __enter__(self) -> None:
+        self.before, CurrentDevice.now = CurrentDevice.now, self.wanted
+
+    def __exit__(self, *_: object) -> None:
+        CurrentDevice.now = self.before
+
+
+def test_replays_happen_on_the_device_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams, recordings and kernels belong to the current device, which need not be the model's."""
+    flow, seen = PreparedFlow(model()), []
+    graphs = GraphedInverse(flow, record=lambda *_: lambda: seen.append(CurrentDevice.now) or torch.zeros(1, 1, 256))
+    inputs, _ = graphs._graph(1, 32)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device", CurrentDevice)
+    monkeypatch.setattr(flow, "device", torch.device("cuda", 1))
+    graphs.inverse(torch.ones(1, 1, 80), torch.ones(1, 4, 10))
+    assert seen == [1] and CurrentDevice.now == 0
+    assert inputs[0].sum() == 80 and inputs[1].sum() == 40 and inputs[2].tolist() == [80]
 
 
 @torch.no_grad()
