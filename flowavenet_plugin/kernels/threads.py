@@ -14,8 +14,8 @@ def run_pieces(work: Callable[[int, Scratch], None], count: int, scratch: Scratc
     """Call ``work(piece, scratch)`` for the pieces 0, ..., count - 1.
 
     On a CPU with several threads (``torch.set_num_threads``) and a compiler the pieces are shared out among OpenMP's
-    threads. What a piece calls uses no further threads. A thread of OpenMP knows nothing of the caller's modes: inference
-    mode is taken over, and autocast is off in all pieces, those of the caller's own thread included.
+    threads. What a piece calls uses no further threads. A thread of OpenMP knows nothing of the caller's modes:
+    inference mode is taken over, and autocast is off in all pieces, those of the caller's own thread included.
 
     Args:
         work: Must write to places of its own, and take buffers from the scratch that it is given only.
