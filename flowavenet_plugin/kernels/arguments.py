@@ -29,9 +29,11 @@ def dense(name: str, tensor: Tensor, dtype: torch.dtype, *shape: int) -> int:
 
 def beginning(name: str, tensor: Tensor, dtype: torch.dtype, *shape: int) -> int:
     """As :func:`dense`, of a tensor that may have more rows than ``shape`` says."""
-    if len(tensor) < shape[0]:
+    found = tensor.shape
+    fits = found[0] >= shape[0] and found[1:] == shape[1:] and tensor.dtype == dtype
+    if not (fits and tensor.is_contiguous() and tensor.is_cpu):
         raise ValueError(_refusal(name, tensor, f"{dtype} {shape} or more rows, dense"))
-    return dense(name, tensor, dtype, len(tensor), *shape[1:])
+    return tensor.data_ptr()
 
 
 def strided(name: str, tensor: Tensor, dtype: torch.dtype, *shape: int) -> int:
@@ -74,7 +76,7 @@ def with_dense_rows(tensor: Tensor, pairs: bool = False) -> Tensor:
     """
     step, inner = tensor.stride()
     scattered = inner != 1 and tensor.shape[1] > 1
-    if scattered or (pairs and (step % 2 and len(tensor) > 1 or tensor.data_ptr() % (2 * tensor.element_size()))):
+    if scattered or (pairs and (step % 2 and tensor.shape[0] > 1 or tensor.data_ptr() % (2 * tensor.element_size()))):
         return tensor.clone(memory_format=torch.contiguous_format)
     return tensor
 

@@ -45,8 +45,15 @@ FUNCTIONS_OF_KINDS = {
 CONSTANTS = ("panel_columns", "winograd_group")
 _TYPES = {"a": ctypes.c_void_p, "i": ctypes.c_long, "f": ctypes.c_float}
 _WORK = ctypes.CFUNCTYPE(None, ctypes.c_long)
-#: Per thread: how many threads a function that it calls uses, if that isn't up to torch.
-_here = threading.local()
+
+
+class _Here(threading.local):
+    """Of each thread: how many threads a function that it calls uses; 0: as many as torch does."""
+
+    count = 0
+
+
+_here = _Here()
 
 
 def takes(x: Tensor) -> bool:
@@ -72,7 +79,7 @@ def constant(name: str) -> int:
 
 def thread_count() -> int:
     """Return the number of threads that a function uses if it is called here: one inside of :func:`in_threads`."""
-    return getattr(_here, "count", None) or torch.get_num_threads()
+    return _here.count or torch.get_num_threads()
 
 
 def in_threads(work: Callable[[int], None], threads: int) -> None:
@@ -89,7 +96,7 @@ def in_threads(work: Callable[[int], None], threads: int) -> None:
         try:
             work(thread)
         finally:
-            _here.count = None
+            _here.count = 0
 
     functions().in_threads(_WORK(alone), threads)
 

@@ -34,6 +34,7 @@ class Matrix:
             room = weight.new_empty(shape) if scratch is None else scratch.take(name, shape, weight)
             self.panels = panels(weight[None], room)
         self.weight = weight if shape is None else None
+        self._panel_columns = 0 if shape is None else shape[3]
         self.shape, self.dtype = tuple(weight.shape), weight.dtype
 
     def multiply(
@@ -87,7 +88,9 @@ class Matrix:
         factor: float,
         relu: bool,
     ) -> None:
-        (inner, columns), dtype, count = self.shape, self.dtype, len(x)
+        (inner, columns), dtype, count = self.shape, self.dtype, x.shape[0]
+        if self._panel_columns != constant("panel_columns"):
+            raise ValueError("the matrix was put in order for another processor than functions are compiled for now")
         x = with_dense_rows(x, pairs=dtype == torch.bfloat16)
         x_at, x_step = rows("x", x, dtype, count, inner)
         out_at, out_step = rows("out", out, dtype, count, columns, written=True)
@@ -97,17 +100,8 @@ class Matrix:
             other_at, other_step = rows("other", other, dtype, count, columns)
         bias_at = None if bias is None else dense("bias", bias, dtype, columns)
         sizes = (count, inner, columns, x_step, other_step, out_step, relu)
-        call(
-            f"panel_product_{KINDS[dtype]}",
-            x_at,
-            self.panels.data_ptr(),
-            bias_at,
-            other_at,
-            out_at,
-            *sizes,
-            alpha,
-            factor,
-        )
+        addresses = (x_at, self.panels.data_ptr(), bias_at, other_at, out_at)
+        call(f"panel_product_{KINDS[dtype]}", *addresses, *sizes, alpha, factor)
 
 
 def panels_shape(inner: int, out: int, dtype: torch.dtype, planes: int = 1) -> tuple[int, ...] | None:

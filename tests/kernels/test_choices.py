@@ -110,3 +110,12 @@ def test_which_matrices_are_put_in_order(processor: Processor, instructions: str
         assert Matrix(torch.zeros(4, 3), in_order=False).panels is None
         assert (Matrix(torch.zeros(4, 3, dtype=BF16)).panels is None) == units
         assert Matrix(torch.zeros(4, 3)).weight is None
+
+
+def test_a_matrix_is_for_the_functions_that_it_was_put_in_order_for(
+    instructions: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matrix = Matrix(torch.ones(4, 3))
+    monkeypatch.setattr("flowavenet_plugin.kernels.products.constant", lambda name: 4 * compiled.constant(name))
+    with pytest.raises(ValueError, match="another processor"):
+        matrix.multiply(torch.ones(2, 4), torch.empty(2, 3))

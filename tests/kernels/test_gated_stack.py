@@ -99,7 +99,8 @@ def test_rows_have_zeros_between_items_and_come_back() -> None:
 def test_what_a_row_holds_lies_beside_each_other(batch: int, channels: int, length: int, gap: int) -> None:
     x = torch.randn(batch, channels, length)
     swapped = torch.cat(x.transpose(1, 2).contiguous().transpose(1, 2).chunk(2, dim=1)[::-1], dim=1)
-    for own in (x, x.transpose(1, 2).contiguous().transpose(1, 2), swapped, torch.randn(channels, length, batch).permute(2, 0, 1)):
+    turned = torch.randn(channels, length, batch).permute(2, 0, 1)
+    for own in (x, x.transpose(1, 2).contiguous().transpose(1, 2), swapped, turned):
         packed = Rows.of(own, gap).pack(own)
         assert packed.is_contiguous() and (channels == 1 or packed.stride(1) == 1)
         assert torch.equal(Rows.of(own, gap).unpack(packed), own)
