@@ -26,7 +26,7 @@ FLAGS += ("-fopenmp", "-fPIC", "-shared")
 #: Names the folder that keeps it.
 CACHE = "FLOWAVENET_CACHE"
 #: How long synthesis takes without it, see docs/performance.md.
-COST = "1.5 (float32) to 2 (bfloat16) times"
+COST = "1.3 (float32) to 1.5 times (bfloat16)"
 
 
 def load() -> ctypes.CDLL:
