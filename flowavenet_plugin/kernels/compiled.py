@@ -1,34 +1,59 @@
 """The functions of csrc/, compiled at first use if a C compiler is at hand.
 
-Without a compiler (``$CC`` or ``cc``), or if ``FLOWAVENET_FUSED=0``, torch operators compute the same where these
-functions are used. The library is kept in ``$FLOWAVENET_CACHE``, by default ``~/.cache/flowavenet_plugin``, under a
-name that says for which processor, compiler and source it is.
+Without a compiler, or where :mod:`.choices` doesn't want them, torch operators compute the same where these functions
+are used. :mod:`.compiler` makes the library.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import logging
-import os
-import platform
 import subprocess
-import tempfile
+import threading
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-FOLDER = Path(__file__).with_name("csrc")
-SOURCES = tuple(sorted(FOLDER.glob("*.c")))
-#: Without -ffast-math, which would change the arithmetic of the whole process.
-FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-ffp-contract=fast")
-FLAGS += ("-fopenmp", "-fPIC", "-shared")
+from flowavenet_plugin.kernels import choices, compiler
+
 #: What the functions for rows of a type end with.
 KINDS = {torch.float32: "float", torch.bfloat16: "bf16"}
+#: What functions take before the number of threads: addresses (a), integers (i) and floats (f).
+FUNCTIONS = {
+    "normalise": "aaaii",
+    "normalise_gradients": "aaaaii",
+    "winograd_inputs": "aaiii",
+    "winograd_gradients": "aaiii",
+    "winograd_input_gradients": "aaaaiiii",
+    "winograd_weights": "aaaii",
+    "winograd_weight_gradients": "aaaaaii",
+}
+#: The same for those that there are of each type.
+FUNCTIONS_OF_KINDS = {
+    "gate": "aaaii",
+    "gate_gradients": "aaaaaii",
+    "front": "aaaaiiii",
+    "end": "aaaaiii",
+    "panel_product": "aaaaaiiiiiiiff",
+    "panels": "aaiiiiii",
+    "winograd_convolve": "aaaaaaiiiiii",
+    "gate_panels": "aaii",
+}
+#: Functions that return a constant of the library.
+CONSTANTS = ("panel_columns", "winograd_group")
+_TYPES = {"a": ctypes.c_void_p, "i": ctypes.c_long, "f": ctypes.c_float}
 _WORK = ctypes.CFUNCTYPE(None, ctypes.c_long)
+
+
+class _Here(threading.local):
+    """Of each thread: how many threads a function that it calls uses; 0: as many as torch does."""
+
+    count = 0
+
+
+_here = _Here()
 
 
 def takes(x: Tensor) -> bool:
@@ -41,52 +66,66 @@ def takes_floats(*tensors: Tensor) -> bool:
     return all(tensor.dtype == torch.float32 and takes(tensor) for tensor in tensors)
 
 
-def call(name: str, tensors: tuple[Tensor | None, ...], *numbers: float) -> int:
-    """Hand a function the tensors' memory (null for None), integers and floats as such, and the number of threads."""
-    pointers = [ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors]
-    values = [ctypes.c_float(n) if isinstance(n, float) else ctypes.c_long(n) for n in numbers]
-    return getattr(functions(), name)(*pointers, *values, ctypes.c_long(torch.get_num_threads()))
+def call(name: str, *arguments: float | None) -> None:
+    """Call a function with addresses (from :mod:`.arguments`; None: null) and numbers, and the number of threads."""
+    getattr(functions(), name)(*arguments, thread_count())
+
+
+@functools.cache
+def constant(name: str) -> int:
+    """Return a constant of the library."""
+    return getattr(functions(), name)()
+
+
+def thread_count() -> int:
+    """Return the number of threads that a function uses if it is called here: one inside of :func:`in_threads`."""
+    return _here.count or torch.get_num_threads()
 
 
 def in_threads(work: Callable[[int], None], threads: int) -> None:
-    """Call work(0), ..., work(threads - 1), a thread of OpenMP each; it must not raise."""
-    functions().in_threads(_WORK(work), ctypes.c_long(threads))
+    """Call work(0), ..., work(threads - 1), a thread of OpenMP each; it must not raise.
+
+    What ``work`` calls uses no further threads. Compiled functions and the libraries behind PyTorch are told so, since
+    they cut what they do into as many parts as they are told threads, however many there are.
+    """
+
+    def alone(thread: int) -> None:
+        torch.get_num_threads()  # PyTorch sets up a thread at the first question, and would undo the next line
+        functions().use_one_thread()
+        _here.count = 1
+        try:
+            work(thread)
+        finally:
+            _here.count = 0
+
+    functions().in_threads(_WORK(alone), threads)
 
 
 @functools.cache
 def functions() -> ctypes.CDLL | None:
-    """Return the compiled functions; None: there is no compiler, or they aren't wanted."""
-    if os.environ.get("FLOWAVENET_FUSED", "1") == "0":
+    """Return the compiled functions; None: they can't be had, which is said in one warning, or aren't wanted."""
+    if not choices.wants_compiled():
         return None
+    constant.cache_clear()
     try:
-        return ctypes.CDLL(str(_compiled()))
-    except (OSError, RuntimeError, subprocess.CalledProcessError) as error:  # no home: RuntimeError
-        logging.debug(f"kernels/csrc isn't used: {error}")
+        return _declared(compiler.load())
+    except (OSError, AttributeError, subprocess.SubprocessError) as error:
+        logging.warning(
+            f"Compiled kernels can't be used: {compiler.reason(error)}. PyTorch computes the same, but synthesis on a "
+            f"CPU takes about {compiler.COST} as long. A C compiler ($CC, else cc) is what they need; "
+            f"{choices.FUSED}=0 does without them and without this warning."
+        )
         return None
 
 
-def _compiled() -> Path:
-    """Return the shared library, compiled unless it was before."""
-    compiler = os.environ.get("CC", "cc").split()
-    version = subprocess.run([*compiler, "--version"], capture_output=True, check=True).stdout
-    sources = [path.read_bytes() for path in sorted(FOLDER.glob("*.[ch]"))]
-    known = [*sources, version, " ".join((*compiler, *FLAGS)).encode(), _processor()]
-    name = f"kernels-{hashlib.sha256(b'|'.join(known)).hexdigest()[:16]}.so"
-    folder = Path(os.environ.get("FLOWAVENET_CACHE") or Path.home() / ".cache/flowavenet_plugin")
-    if (folder / name).exists():
-        return folder / name
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as work:  # renamed when whole: other processes may do the same
-        made = Path(work) / name
-        subprocess.run([*compiler, *FLAGS, *map(str, SOURCES), "-o", str(made), "-lm"], capture_output=True, check=True)
-        made.replace(folder / name)
-    return folder / name
-
-
-def _processor() -> bytes:
-    """Say what -march=native depends on."""
-    try:
-        lines = Path("/proc/cpuinfo").read_bytes().splitlines()
-        return b"".join(sorted({line for line in lines if line.startswith((b"flags", b"model", b"Features"))}))
-    except OSError:
-        return platform.processor().encode()
+def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
+    """Tell ctypes what each function takes."""
+    of_kinds = {f"{name}_{kind}": given for name, given in FUNCTIONS_OF_KINDS.items() for kind in KINDS.values()}
+    for name, given in {**FUNCTIONS, **of_kinds}.items():
+        function = getattr(library, name)
+        function.argtypes, function.restype = [*(_TYPES[letter] for letter in given), ctypes.c_long], None
+    for name in CONSTANTS:
+        getattr(library, name).argtypes, getattr(library, name).restype = [], ctypes.c_long
+    library.in_threads.argtypes, library.in_threads.restype = [_WORK, ctypes.c_long], None
+    library.use_one_thread.argtypes, library.use_one_thread.restype = [], None
+    return library

@@ -1,6 +1,7 @@
 """Gates, products with few columns and norms in few passes over memory, by the compiled functions of csrc/passes.c.
 
-What is computed is that of :mod:`.gated_stack` and :mod:`.weight_norm`; :mod:`.compiled` says when it is at hand.
+What is computed is that of :mod:`.gated_stack` and :mod:`.weight_norm`; :mod:`.compiled` says when it is at hand. All
+raise a ``ValueError`` for tensors of another type, shape or layout than what is said here.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from flowavenet_plugin.kernels.arguments import beginning, dense
 from flowavenet_plugin.kernels.compiled import KINDS, call
 
 
@@ -15,18 +17,21 @@ def gate(pre: Tensor, bias: Tensor, out: Tensor) -> None:
     """Write b - 2 a b, with a and b the sigmoids of the two halves of bias + pre; they take the place of ``pre``.
 
     Args:
-        pre: Shape (rows, 2 * width), contiguous, as all here.
-        bias: Of the precision of ``pre``, shape (2 * width,).
+        pre: Shape (rows or more, 2 * width), contiguous, as all here.
+        bias: Of the precision of ``pre``, as all here, shape (2 * width,).
         out: Written, shape (rows, width).
     """
-    call(f"gate_{KINDS[pre.dtype]}", (pre, bias, out), *out.shape)
+    (count, width), dtype = out.shape, pre.dtype
+    pre_at = beginning("pre", pre, dtype, count, 2 * width)
+    bias_at, out_at = dense("bias", bias, dtype, 2 * width), dense("out", out, dtype, count, width)
+    call(f"gate_{KINDS[dtype]}", pre_at, bias_at, out_at, count, width)
 
 
 def gate_gradients(grad: Tensor, gate: Tensor, sigmoids: Tensor, out: Tensor) -> Tensor:
     """Write the gradient of the values that :func:`gate` takes sigmoids of; return its sum over the rows.
 
     Args:
-        grad: Gradient of the gate, shape (rows, width), contiguous, as all here.
+        grad: Gradient of the gate, shape (rows, width), contiguous, as all here, and of one precision.
         gate: Its value, b - 2 a b, shape (rows, width).
         sigmoids: a and b, shape (rows, 2 * width).
         out: Written, shape (rows or more, 2 * width).
@@ -34,8 +39,15 @@ def gate_gradients(grad: Tensor, gate: Tensor, sigmoids: Tensor, out: Tensor) ->
     Returns:
         The sum, float32, shape (2 * width,).
     """
-    sums = torch.zeros(sigmoids.shape[1])
-    call(f"gate_gradients_{KINDS[grad.dtype]}", (grad, gate, sigmoids, out, sums), *grad.shape)
+    (count, width), dtype = grad.shape, grad.dtype
+    sums = torch.zeros(2 * width, dtype=torch.float32, device="cpu")
+    addresses = (
+        dense("grad", grad, dtype, count, width),
+        dense("gate", gate, dtype, count, width),
+        dense("sigmoids", sigmoids, dtype, count, 2 * width),
+        beginning("out", out, dtype, count, 2 * width),
+    )
+    call(f"gate_gradients_{KINDS[dtype]}", *addresses, sums.data_ptr(), count, width)
     return sums
 
 
@@ -47,9 +59,16 @@ def front(x: Tensor, stride: int, weight: Tensor, bias: Tensor, out: Tensor) -> 
         stride: Values from row to row.
         weight: float32, shape (size of a window, width), contiguous.
         bias: float32, shape (width,).
-        out: Written, shape (rows, width), contiguous.
+        out: Written, float32 or bfloat16, shape (rows, width), contiguous.
     """
-    call(f"front_{KINDS[out.dtype]}", (x, weight, bias, out), len(out), stride, *weight.shape)
+    (count, width), size, dtype = out.shape, len(weight), torch.float32
+    addresses = (
+        beginning("x", x, dtype, (count - 1) * stride + size if count else 0),
+        dense("weight", weight, dtype, size, width),
+        dense("bias", bias, dtype, width),
+        dense("out", out, out.dtype, count, width),
+    )
+    call(f"front_{KINDS[out.dtype]}", *addresses, count, stride, size, width)
     return out
 
 
@@ -57,22 +76,33 @@ def end(x: Tensor, weight: Tensor, bias: Tensor, out: Tensor) -> Tensor:
     """Write x @ weight.t() + bias, for few columns.
 
     Args:
-        x: Contiguous, as all here, shape (rows, width).
+        x: float32 or bfloat16, contiguous, as all here, shape (rows, width).
         weight: float32, as ``bias`` and ``out``, shape (columns, width).
         bias: Shape (columns,).
         out: Written, shape (rows, columns).
     """
-    call(f"end_{KINDS[x.dtype]}", (x, weight, bias, out), *x.shape, len(weight))
+    (count, width), columns, dtype = x.shape, len(weight), torch.float32
+    addresses = (
+        dense("x", x, x.dtype, count, width),
+        dense("weight", weight, dtype, columns, width),
+        dense("bias", bias, dtype, columns),
+        dense("out", out, dtype, count, columns),
+    )
+    call(f"end_{KINDS[x.dtype]}", *addresses, count, width, columns)
     return out
 
 
 def normalise(v: Tensor, g: Tensor, out: Tensor) -> None:
     """Write g v / |v| to ``out``; all float32 and contiguous, shapes (n, m), (n, 1) and (n, m)."""
-    call("normalise", (v, g, out), *v.shape)
+    (n, m), dtype = v.shape, torch.float32
+    addresses = dense("v", v, dtype, n, m), dense("g", g, dtype, n, 1), dense("out", out, dtype, n, m)
+    call("normalise", *addresses, n, m)
 
 
 def normalise_gradients(grad: Tensor, v: Tensor, g: Tensor) -> Tensor:
     """Turn ``grad``, that of :func:`normalise`'s result, into that of v, in place; return that of g, (n, 1)."""
-    grad_g = torch.empty_like(g)
-    call("normalise_gradients", (grad, v, g, grad_g), *v.shape)
+    (n, m), dtype = v.shape, torch.float32
+    grad_g = torch.empty(n, 1, dtype=dtype, device="cpu")
+    addresses = dense("grad", grad, dtype, n, m), dense("v", v, dtype, n, m), dense("g", g, dtype, n, 1)
+    call("normalise_gradients", *addresses, grad_g.data_ptr(), n, m)
     return grad_g

@@ -9,7 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from flowavenet_plugin.kernels.compiled import KINDS, call, functions
+from flowavenet_plugin.kernels.arguments import dense, rows, strided, with_dense_rows
+from flowavenet_plugin.kernels.choices import wants_compiled_products
+from flowavenet_plugin.kernels.compiled import KINDS, call, constant, functions
 from flowavenet_plugin.kernels.scratch import Scratch
 
 
@@ -17,20 +19,23 @@ class Matrix:
     """A matrix for many products."""
 
     def __init__(self, weight: Tensor, scratch: Scratch | None = None, name: str = "", in_order: bool = True) -> None:
-        """Put it in order where compiled products take it.
+        """Put it in order where compiled products take it and are wanted.
 
         Args:
-            weight: Shape (in, out); rows or columns are contiguous.
+            weight: Shape (in, out).
             scratch: Buffers, of which one keeps it; None: memory of its own does.
             name: Of that buffer.
             in_order: False: leave it as it is, for few rows.
         """
-        shape = panels_shape(*weight.shape, weight.dtype) if in_order and weight.device.type == "cpu" else None
+        ours = in_order and weight.device.type == "cpu" and wants_compiled_products(weight.dtype)
+        shape = panels_shape(*weight.shape, weight.dtype) if ours else None
         self.panels = None
         if shape is not None:
             room = weight.new_empty(shape) if scratch is None else scratch.take(name, shape, weight)
             self.panels = panels(weight[None], room)
         self.weight = weight if shape is None else None
+        self._panel_columns = 0 if shape is None else shape[3]
+        self.shape, self.dtype = tuple(weight.shape), weight.dtype
 
     def multiply(
         self,
@@ -45,21 +50,23 @@ class Matrix:
         """Write alpha * x @ weight + bias + factor * other, or its relu.
 
         Args:
-            x: Of the matrix's precision, as all here, shape (rows, in); what a row holds lies beside each other.
-            out: Written, shape (rows, out), likewise.
+            x: Of the matrix's precision, as all here, shape (rows, in); it is copied unless what a row holds lies
+                beside each other.
+            out: Written, shape (rows, out); what a row holds lies beside each other.
             bias: Shape (out,); None: none.
-            other: Shape (rows, out), likewise, may be ``out``; None: nothing.
+            other: Shape (rows, out), as ``x``, may be ``out``; None: nothing.
             alpha: See above.
             factor: See above.
             relu: See above.
 
         Returns:
             ``out``.
+
+        Raises:
+            ValueError: If compiled functions can't take a tensor, for its type, shape or layout.
         """
         if self.panels is not None:
-            strides = (x.stride(0), 0 if other is None else other.stride(0), out.stride(0))
-            numbers = (*x.shape, out.shape[1], *strides, int(relu), float(alpha), float(factor))
-            call(f"panel_product_{KINDS[x.dtype]}", (x, self.panels, bias, other, out), *numbers)
+            self._multiply(x, out, bias, other, alpha, factor, relu)
             return out
         if other is None and bias is None:
             out.addmm_(x, self.weight, beta=0, alpha=alpha)
@@ -71,18 +78,38 @@ class Matrix:
             torch.add(bias, other, alpha=factor, out=out).addmm_(x, self.weight, alpha=alpha)
         return out.relu_() if relu else out
 
-
-def has_matrix_units(dtype: torch.dtype) -> bool:
-    """Say whether the processor has units for products of matrices (AMX), which the libraries use."""
-    return dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported()
+    def _multiply(
+        self,
+        x: Tensor,
+        out: Tensor,
+        bias: Tensor | None,
+        other: Tensor | None,
+        alpha: float,
+        factor: float,
+        relu: bool,
+    ) -> None:
+        (inner, columns), dtype, count = self.shape, self.dtype, x.shape[0]
+        if self._panel_columns != constant("panel_columns"):
+            raise ValueError("the matrix was put in order for another processor than functions are compiled for now")
+        x = with_dense_rows(x, pairs=dtype == torch.bfloat16)
+        x_at, x_step = rows("x", x, dtype, count, inner)
+        out_at, out_step = rows("out", out, dtype, count, columns, written=True)
+        other_at, other_step = None, 0
+        if other is not None:
+            other = with_dense_rows(other)
+            other_at, other_step = rows("other", other, dtype, count, columns)
+        bias_at = None if bias is None else dense("bias", bias, dtype, columns)
+        sizes = (count, inner, columns, x_step, other_step, out_step, relu)
+        addresses = (x_at, self.panels.data_ptr(), bias_at, other_at, out_at)
+        call(f"panel_product_{KINDS[dtype]}", *addresses, *sizes, alpha, factor)
 
 
 def panels_shape(inner: int, out: int, dtype: torch.dtype, planes: int = 1) -> tuple[int, ...] | None:
     """Return the shape of what :func:`panels` makes; None: no compiled function takes such matrices."""
     odd = dtype == torch.bfloat16 and inner % 2
-    if functions() is None or dtype not in KINDS or odd or has_matrix_units(dtype):
+    if functions() is None or dtype not in KINDS or odd:
         return None
-    columns = call("panel_columns", ())
+    columns = constant("panel_columns")
     return -(-out // columns), planes, inner, columns
 
 
@@ -90,13 +117,24 @@ def panels(weight: Tensor, room: Tensor) -> Tensor:
     """Put matrices in the order in which compiled products read them.
 
     Args:
-        weight: On a CPU, shape (planes, in, out); rows or columns are contiguous.
+        weight: On a CPU, shape (planes, in, out); copied unless rows or columns are dense.
         room: Of the same precision, shape from :func:`panels_shape`.
 
     Returns:
         ``room``: of as many columns as fit the registers all matrices' rows, those of bfloat16 in pairs.
+
+    Raises:
+        ValueError: If compiled functions can't take a tensor, for its type, shape or layout.
     """
-    transposed = weight.stride(2) != 1
-    layout = (weight.stride(0), weight.stride(1 + transposed), int(transposed))
-    call(f"panels_{KINDS[weight.dtype]}", (weight, room), *weight.shape, *layout)
+    (planes, inner, out), dtype = weight.shape, weight.dtype
+    rows_are_dense = weight.stride(2) == 1 or out == 1
+    if not (rows_are_dense or weight.stride(1) == 1 or inner == 1):
+        weight, rows_are_dense = weight.contiguous(), True
+    shape = panels_shape(inner, out, dtype, planes)
+    if shape is None:
+        raise ValueError(f"no compiled function takes matrices of {dtype}, {inner} to {out}")
+    room_at = dense("room", room, dtype, *shape)
+    weight_at = strided("weight", weight, dtype, planes, inner, out)
+    layout = (weight.stride(0), weight.stride(1 if rows_are_dense else 2), not rows_are_dense)
+    call(f"panels_{KINDS[dtype]}", weight_at, room_at, planes, inner, out, *layout)
     return room

@@ -37,9 +37,10 @@ class Rows:
         return cls(rows.batch, rows.length, rows.gap, rows.pack(mask.amax(dim=1, keepdim=True)))
 
     def pack(self, x: Tensor) -> Tensor:
-        """Turn (B, C, T) into (rows, C); a view where the memory lies so already."""
+        """Turn (B, C, T) into (rows, C), what a row holds beside each other; a view where memory lies so already."""
         columns = x.transpose(1, 2)
-        return (F.pad(columns, (0, 0, 0, self.gap)) if self.gap else columns).reshape(-1, x.shape[1])
+        rows = (F.pad(columns, (0, 0, 0, self.gap)) if self.gap else columns).reshape(-1, x.shape[1])
+        return rows.contiguous()
 
     def unpack(self, rows: Tensor) -> Tensor:
         """Turn (rows, C) into (B, C, T), a view."""

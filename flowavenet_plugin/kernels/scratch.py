@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import math
 import mmap
-import sys
+import os
 import threading
+import weakref
 
 import torch
 from torch import Tensor
@@ -19,19 +20,19 @@ class Memory:
     """Large tensors on a CPU whose memory goes to the next one of that size, once nothing refers to it any more.
 
     Gradients and activations come and go in each training step, always of the same sizes. On other devices PyTorch's
-    own allocator does that. What a few turns in a row didn't use is given back. Linux is asked for large pages.
+    own allocator does that. What a few turns in a row didn't use is given back. The memory is this process's own: a
+    forked child gets a copy of it, as of all other memory. Linux is asked for large pages.
     """
 
-    #: References to pages that no tensor uses: the list's, the loop's and the count's own.
-    UNUSED = 3
     #: Turns that unused memory is kept.
     KEPT_TURNS = 2
 
     def __init__(self) -> None:
-        self._pages: dict[int, list[mmap.mmap]] = {}
+        # Of each size: pages, and the view of them that a tensor made from it keeps alive.
+        self._pages: dict[int, list[tuple[mmap.mmap, weakref.ref[memoryview]]]] = {}
         self._last: dict[int, int] = {}  # turn in which a size was last wanted
         self._turn = 0
-        self._lock = threading.Lock()
+        self._lock, self._process = threading.Lock(), os.getpid()
 
     def __deepcopy__(self, memo: dict[int, object]) -> Memory:
         return Memory()
@@ -41,7 +42,7 @@ class Memory:
 
     def turn(self) -> None:
         """Begin a turn, for instance a training step."""
-        with self._lock:
+        with self._locked():
             self._turn += 1
             for size in [size for size, last in self._last.items() if self._turn - last > self.KEPT_TURNS]:
                 del self._pages[size], self._last[size]
@@ -51,21 +52,33 @@ class Memory:
         size = math.prod(shape) * like.element_size()
         if like.device.type != "cpu" or size < LARGE:
             return like.new_empty(shape)
-        with self._lock:
+        with self._locked():
             return torch.frombuffer(self._take(size), dtype=like.dtype).view(shape)
 
-    def _take(self, size: int) -> mmap.mmap:
+    def _take(self, size: int) -> memoryview:
         self._last[size] = self._turn
         pages = self._pages.setdefault(size, [])
-        for unused in pages:
-            if sys.getrefcount(unused) == self.UNUSED:  # a tensor made from it refers to it
-                return unused
-        made = mmap.mmap(-1, size)
-        if hasattr(mmap, "MADV_HUGEPAGE"):
-            with contextlib.suppress(OSError):  # a kernel without them
-                made.madvise(mmap.MADV_HUGEPAGE)
-        pages.append(made)
-        return made
+        place = next((i for i, (_, view) in enumerate(pages) if view() is None), len(pages))
+        made = _new_pages(size) if place == len(pages) else pages[place][0]
+        view = memoryview(made)
+        pages[place:] = [(made, weakref.ref(view)), *pages[place + 1 :]]
+        return view
+
+    def _locked(self) -> threading.Lock:
+        if self._process != os.getpid():  # in a forked child: a thread that it hasn't got may have held the lock
+            self._lock, self._process = threading.Lock(), os.getpid()
+        return self._lock
+
+
+def _new_pages(size: int) -> mmap.mmap:
+    """Return memory that no other process sees."""
+    if not hasattr(mmap, "MAP_PRIVATE"):
+        return mmap.mmap(-1, size)
+    made = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a kernel without them
+            made.madvise(mmap.MADV_HUGEPAGE)
+    return made
 
 
 class Scratch:

@@ -14,7 +14,8 @@ def run_pieces(work: Callable[[int, Scratch], None], count: int, scratch: Scratc
     """Call ``work(piece, scratch)`` for the pieces 0, ..., count - 1.
 
     On a CPU with several threads (``torch.set_num_threads``) and a compiler the pieces are shared out among OpenMP's
-    threads. The libraries behind PyTorch see that they are in a parallel region, and use no further threads.
+    threads. What a piece calls uses no further threads. A thread of OpenMP knows nothing of the caller's modes:
+    inference mode is taken over, and autocast is off in all pieces, those of the caller's own thread included.
 
     Args:
         work: Must write to places of its own, and take buffers from the scratch that it is given only.
@@ -35,7 +36,7 @@ def run_pieces(work: Callable[[int, Scratch], None], count: int, scratch: Scratc
     def share(thread: int) -> None:
         try:
             own = scratch.child(thread)
-            with torch.inference_mode(inference), torch.no_grad():
+            with torch.inference_mode(inference), torch.no_grad(), torch.autocast("cpu", enabled=False):
                 for piece in range(thread, count, threads):
                     work(piece, own)
         except BaseException as error:  # C can't pass it on

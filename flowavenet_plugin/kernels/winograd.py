@@ -15,7 +15,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from flowavenet_plugin.kernels.compiled import KINDS, call, takes_floats
+from flowavenet_plugin.kernels.arguments import beginning, dense
+from flowavenet_plugin.kernels.compiled import KINDS, call, constant, takes_floats, thread_count
 from flowavenet_plugin.kernels.convolution import DirectConvolution
 from flowavenet_plugin.kernels.products import panels, panels_shape
 from flowavenet_plugin.kernels.scratch import Scratch
@@ -100,35 +101,42 @@ class WinogradConvolution(DirectConvolution):
             rows.add_(own.view(rows.shape))
 
     def _add_input_gradients(self, dy: Tensor, grad_h: Tensor, scratch: Scratch) -> None:
-        depth, width = self.weight.shape[1:]
+        (depth, width), rows = self.weight.shape[1:], dy.shape[1]
+        shape = panels_shape(depth, width, dy.dtype, PLANES)
         if self._input_panels is None:
-            room = scratch.take(f"input_panels{self.dilation}", panels_shape(depth, width, dy.dtype, PLANES), dy)
+            room = scratch.take(f"input_panels{self.dilation}", shape, dy)
             self._input_panels = panels(self.weight, room)
-        room = _room(self._input_panels, 0, scratch)
-        call("winograd_input_gradients", (dy, self._input_panels, grad_h, room), *self._sizes(dy), width)
+        addresses = (
+            dense("gradients", dy, torch.float32, PLANES, rows, depth),
+            dense("panels", self._input_panels, torch.float32, *shape),
+            beginning("gradients of inputs", grad_h, torch.float32, TILE * rows + self.reach, width),
+            _room(self._input_panels, 0, scratch).data_ptr(),
+        )
+        call("winograd_input_gradients", *addresses, *self._sizes(dy), width)
 
     def _inputs(self, h: Tensor, first: int, count: int) -> list[Tensor]:
         """Return the inputs of each tile, shape (tiles, dilation, in) each, views."""
-        step, width = self.dilation, h.shape[1]
-        shape, strides = (count // self.tile, step, width), (self.tile * width, width, 1)
-        start = h.storage_offset()
-        return [h.as_strided(shape, strides, start + (first + j * step) * width) for j in range(PLANES)]
+        (step, within), tiles = h.stride(), count // self.tile
+        shape, strides = (tiles, self.dilation, h.shape[1]), (self.tile * step, step, within)
+        starts = (h.storage_offset() + (first + j * self.dilation) * step for j in range(PLANES))
+        return [h.as_strided(shape, strides, start) for start in starts]
 
     def _transformed(self, h: Tensor, first: int, count: int, scratch: Scratch) -> Tensor:
         """Return B' d, shape (PLANES, tiles * dilation, in)."""
         if not takes_floats(h):
             return _sums(INPUTS, torch.stack(self._inputs(h, first, count))).flatten(1, 2)
         x = scratch.take("winograd_x", (PLANES, count // TILE, h.shape[1]), h)
-        call("winograd_inputs", (h[first:], x), *self._sizes(x))
+        h_at = beginning("inputs", h[first:], torch.float32, count + self.reach, h.shape[1])
+        call("winograd_inputs", h_at, x.data_ptr(), *self._sizes(x))
         return x
 
     def _transformed_gradient(self, grad: Tensor, scratch: Scratch) -> Tensor:
         """Return A dy, shape (PLANES, tiles * dilation, out)."""
         if not takes_floats(grad):
-            rows = grad.view(-1, TILE, self.dilation, grad.shape[1]).transpose(0, 1)
+            rows = grad.reshape(-1, TILE, self.dilation, grad.shape[1]).transpose(0, 1)
             return _sums(zip(*OUTPUTS, strict=True), rows).flatten(1, 2)
         y = scratch.take("winograd_y", (PLANES, len(grad) // TILE, grad.shape[1]), grad)
-        call("winograd_gradients", (grad, y), *self._sizes(y))
+        call("winograd_gradients", grad.data_ptr(), y.data_ptr(), *self._sizes(y))
         return y
 
     def _sizes(self, planes: Tensor) -> tuple[int, int, int]:
@@ -152,14 +160,27 @@ def transformed_normalised(v: Tensor, g: Tensor, out: Tensor) -> None:
         v: Directions, float32 and contiguous, as all here, shape (n, m, 3).
         g: Norms, shape (n, 1).
         out: Written, shape (PLANES, n, m).
+
+    Raises:
+        ValueError: If a tensor has another type, shape or layout; so do all functions here that write or return
+            something compiled.
     """
-    call("winograd_weights", (v, g, out), *v.shape[:2])
+    (n, m, _), dtype = v.shape, torch.float32
+    addresses = dense("v", v, dtype, n, m, 3), dense("g", g, dtype, n, 1), dense("out", out, dtype, PLANES, n, m)
+    call("winograd_weights", *addresses, n, m)
 
 
 def normalised_gradients(grad: Tensor, v: Tensor, g: Tensor, out: Tensor) -> Tensor:
     """Write the gradient of v from that of :func:`transformed_normalised`'s result; return that of g, (n, 1)."""
-    grad_g = torch.empty_like(g)
-    call("winograd_weight_gradients", (grad, v, g, out, grad_g), *v.shape[:2])
+    (n, m, _), dtype = v.shape, torch.float32
+    grad_g = torch.empty(n, 1, dtype=dtype, device="cpu")
+    addresses = (
+        dense("grad", grad, dtype, PLANES, n, m),
+        dense("v", v, dtype, n, m, 3),
+        dense("g", g, dtype, n, 1),
+        dense("out", out, dtype, n, m, 3),
+    )
+    call("winograd_weight_gradients", *addresses, grad_g.data_ptr(), n, m)
     return grad_g
 
 
@@ -178,7 +199,12 @@ def gate_panels(weight: Tensor, room: Tensor) -> Tensor:
     Returns:
         ``room``.
     """
-    call(f"gate_panels_{KINDS[room.dtype]}", (weight, room), weight.shape[2], weight.shape[1] // 2)
+    (_, out, inner), dtype = weight.shape, room.dtype
+    shape = gate_panels_shape(out, inner, dtype)
+    if shape is None or out % 2:
+        raise ValueError(f"no compiled function takes convolutions of {dtype}, {inner} to {out} channels")
+    weight_at = dense("weight", weight, torch.float32, PLANES, out, inner)
+    call(f"gate_panels_{KINDS[dtype]}", weight_at, dense("room", room, dtype, *shape), inner, out // 2)
     return room
 
 
@@ -209,15 +235,24 @@ def convolve(
     Returns:
         ``out``.
     """
-    sizes = (len(out), tiles, dilation, panels.shape[2], out.shape[1], int(keep))
-    room = _room(panels, panels.shape[2], scratch)
-    call(f"winograd_convolve_{KINDS[h.dtype]}", (h, panels, pre, bias, out, room), *sizes)
+    (count, width), inner, dtype = out.shape, panels.shape[2], panels.dtype
+    if count > tiles * TILE * dilation:
+        raise ValueError(f"{tiles} tiles with dilation {dilation} have fewer than {count} rows")
+    addresses = (
+        beginning("inputs", h, dtype, tiles * TILE * dilation + 2 * dilation, inner),
+        dense("panels", panels, dtype, *(gate_panels_shape(2 * width, inner, dtype) or ())),
+        beginning("pre", pre, dtype, count, 2 * width),
+        dense("bias", bias, dtype, 2 * width),
+        dense("out", out, dtype, count, width),
+        _room(panels, inner, scratch).data_ptr(),
+    )
+    call(f"winograd_convolve_{KINDS[dtype]}", *addresses, count, tiles, dilation, inner, width, keep)
     return out
 
 
 def _room(panels: Tensor, inner: int, scratch: Scratch) -> Tensor:
     """Return room for the groups of all threads: ``inner`` inputs and a panel's outputs for each row."""
-    rows = torch.get_num_threads() * PLANES * call("winograd_group", ())
+    rows = thread_count() * PLANES * constant("winograd_group")
     return scratch.take("winograd_room", (rows, inner + panels.shape[3]), panels.new_empty(0, dtype=torch.float32))
 
 

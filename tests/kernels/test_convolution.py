@@ -18,6 +18,7 @@ def winograd(taps: torch.Tensor, dilation: int) -> WinogradConvolution:
     return WinogradConvolution(transformed(taps), dilation)
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("kind", [DirectConvolution, winograd])
 @pytest.mark.parametrize("dilation", [1, 2, 4])
 @pytest.mark.parametrize("pieces", [1, 3])
@@ -47,6 +48,7 @@ def test_output_and_gradients_are_torchs(
     close(convolution.taps_gradient(grad_weight), expected_grads[1])
 
 
+@pytest.mark.usefixtures("way")
 def test_float32_stays_as_exact_as_sums_of_such_a_length_are() -> None:
     torch.manual_seed(0)
     taps, h = torch.randn(3, 512, 256) / 28, torch.randn(1022, 256)

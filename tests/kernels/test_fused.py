@@ -5,12 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flowavenet_plugin.kernels import compiled, fused
+from flowavenet_plugin.kernels import fused
 
-needs_compiler = pytest.mark.skipif(compiled.functions() is None, reason="no C compiler (cc), or FLOWAVENET_FUSED=0")
+pytestmark = pytest.mark.usefixtures("instructions")
 
 
-@needs_compiler
 @pytest.mark.parametrize(("dtype", "far"), [(torch.float32, 1e-6), (torch.bfloat16, 0.01)])
 def test_gates_keep_their_sigmoids(dtype: torch.dtype, far: float) -> None:
     torch.manual_seed(0)
@@ -24,7 +23,6 @@ def test_gates_keep_their_sigmoids(dtype: torch.dtype, far: float) -> None:
     assert torch.equal(sigmoids[20:], pre[20:])
 
 
-@needs_compiler
 def test_sigmoids_far_out() -> None:
     pre, out = torch.linspace(-200, 200, 4000).view(2000, 2), torch.empty(2000, 1)
     a, b = torch.sigmoid(pre).unbind(1)
@@ -32,7 +30,6 @@ def test_sigmoids_far_out() -> None:
     torch.testing.assert_close(out[:, 0], b - 2 * a * b, rtol=0, atol=1e-6)
 
 
-@needs_compiler
 @pytest.mark.parametrize(("dtype", "far"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
 @pytest.mark.parametrize("rows", [1, 21])
 def test_gradients_of_gates_are_autograds(dtype: torch.dtype, far: float, rows: int) -> None:
@@ -48,7 +45,6 @@ def test_gradients_of_gates_are_autograds(dtype: torch.dtype, far: float, rows: 
     assert (out[rows:] == 7).all()
 
 
-@needs_compiler
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_front_is_a_product_of_windows(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
@@ -57,7 +53,6 @@ def test_front_is_a_product_of_windows(dtype: torch.dtype) -> None:
     torch.testing.assert_close(out, (x.unfold(0, 6, 2) @ weight + bias).relu().to(dtype), rtol=1e-2, atol=2e-6)
 
 
-@needs_compiler
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_end_is_a_product_with_few_columns(dtype: torch.dtype) -> None:
     torch.manual_seed(0)

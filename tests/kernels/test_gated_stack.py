@@ -87,4 +87,20 @@ def test_rows_have_zeros_between_items_and_come_back() -> None:
     assert rows.clear(packed + 1).sum() == (x + 1).sum()
     assert rows.sum_items(packed).tolist() == x.sum(dim=(1, 2)).tolist()
     one = Rows.of(x[:1], 2)
-    assert one.gap == 0 and one.pack(x[:1]).data_ptr() == x.data_ptr()  # no copy of a single item
+    assert one.gap == 0 and one.pack(x[:1]).tolist() == x[0].t().tolist()
+    laid = x[:1].transpose(1, 2).contiguous().transpose(1, 2)
+    assert one.pack(laid).data_ptr() == laid.data_ptr()  # no copy of rows that are there
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("channels", [1, 2, 6])
+@pytest.mark.parametrize("length", [1, 5])
+@pytest.mark.parametrize("gap", [0, 2])
+def test_what_a_row_holds_lies_beside_each_other(batch: int, channels: int, length: int, gap: int) -> None:
+    x = torch.randn(batch, channels, length)
+    swapped = torch.cat(x.transpose(1, 2).contiguous().transpose(1, 2).chunk(2, dim=1)[::-1], dim=1)
+    turned = torch.randn(channels, length, batch).permute(2, 0, 1)
+    for own in (x, x.transpose(1, 2).contiguous().transpose(1, 2), swapped, turned):
+        packed = Rows.of(own, gap).pack(own)
+        assert packed.is_contiguous() and (channels == 1 or packed.stride(1) == 1)
+        assert torch.equal(Rows.of(own, gap).unpack(packed), own)

@@ -5,26 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flowavenet_plugin.flow import FloWaveNet
-from flowavenet_plugin.flow.prepared import PreparedFlow
-from flowavenet_plugin.flow.prepared.convolution import DilatedConvolution
 from flowavenet_plugin.flow.prepared.matrices import multiply
-from flowavenet_plugin.kernels import compiled
 from flowavenet_plugin.kernels.products import Matrix, panels, panels_shape
 from flowavenet_plugin.kernels.scratch import Scratch
-
-needs_compiler = pytest.mark.skipif(compiled.functions() is None, reason="no C compiler (cc), or FLOWAVENET_FUSED=0")
 
 
 @pytest.mark.parametrize(("dtype", "far"), [(torch.float64, 1e-12), (torch.float32, 1e-4), (torch.bfloat16, 0.06)])
 @pytest.mark.parametrize(
     ("rows", "inner", "columns"), [(0, 4, 3), (1, 2, 1), (7, 34, 130), (800, 96, 64), (13, 2500, 70)]
 )
-@pytest.mark.parametrize("threads", [1, 3])
-def test_products_are_torchs(dtype: torch.dtype, far: float, rows: int, inner: int, columns: int, threads: int) -> None:
+@pytest.mark.usefixtures("way", "threads")
+def test_products_are_torchs(dtype: torch.dtype, far: float, rows: int, inner: int, columns: int) -> None:
     torch.manual_seed(0)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
     x = torch.randn(rows, 2 * inner).to(dtype)[:, inner:]  # rows that lie apart
     weight = (torch.randn(inner, columns) / inner**0.5).to(dtype)
     bias, other = torch.randn(columns).to(dtype), torch.randn(rows, columns + 3).to(dtype)[:, 1:-2]
@@ -49,17 +41,9 @@ def test_products_are_torchs(dtype: torch.dtype, far: float, rows: int, inner: i
         matrix.multiply(x, summed, bias_, summed, factor=2)
         expected = exact + 2 * other.double() + (0 if bias_ is None else bias.double())
         torch.testing.assert_close(summed.double(), expected, **close)
-    torch.set_num_threads(before)
 
 
-@needs_compiler
-def test_which_matrices_are_put_in_order() -> None:
-    assert Matrix(torch.zeros(3, 4).double()).panels is None and Matrix(torch.zeros(3, 4).bfloat16()).panels is None
-    assert Matrix(torch.zeros(4, 3).bfloat16()).panels.shape[:3] == (1, 1, 4)
-    assert Matrix(torch.zeros(4, 3)).weight is None
-
-
-@needs_compiler
+@pytest.mark.usefixtures("instructions")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_panels_hold_each_value_once(dtype: torch.dtype) -> None:
     weight = torch.arange(1, 2 * 20 * 70 + 1).view(2, 20, 70).float().to(dtype)
@@ -73,12 +57,3 @@ def test_batches_are_products_of_each_item() -> None:
     x, weight, other = torch.randn(2, 9, 6), torch.randn(6, 5), torch.randn(2, 9, 5)
     out = multiply(Matrix(weight), x, torch.empty(2, 9, 5), other=other, factor=0.5)
     torch.testing.assert_close(out, x @ weight + 0.5 * other)
-
-
-def test_bfloat16_is_left_to_the_libraries_where_there_are_matrix_units(monkeypatch: pytest.MonkeyPatch) -> None:
-    flow = FloWaveNet(n_mels=4, n_block=1, n_flow=1, filter_size=8, upsample_scales=(2, 4)).eval()
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
-    for dtype, plain in ((torch.bfloat16, True), (torch.float32, False)):
-        stack = PreparedFlow(flow, dtype).blocks[0].steps[0].stack
-        assert (type(stack.convolutions[0]) is DilatedConvolution) == plain
-        assert (stack.skip.panels is None) == (plain or compiled.functions() is None)

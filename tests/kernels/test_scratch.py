@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import os
 import pickle
+import re
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from unittest import mock
 
+import pytest
 import torch
 
+from flowavenet_plugin.flow import FloWaveNet
+from flowavenet_plugin.kernels import scratch as scratch_module
 from flowavenet_plugin.kernels.scratch import LARGE, Memory, Scratch
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes can't be forked here")
 
 SIZE = LARGE  # floats: four times as many bytes
 
@@ -53,6 +65,113 @@ def test_memory_that_no_turn_uses_is_given_back() -> None:
     assert list(memory._pages) == [8 * SIZE]
     kept.fill_(1)  # still its holder's own
     assert memory.empty((SIZE,), like).data_ptr() != kept.data_ptr()
+
+
+def forked(child: Callable[[], None]) -> int:
+    """Run a function in a forked child; return its status."""
+    process = os.fork()
+    if process == 0:
+        status = 1
+        try:
+            child()
+            status = 0
+        finally:
+            os._exit(status)  # no handler of the parent's
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+@needs_fork
+def test_a_forked_child_writes_into_memory_of_its_own() -> None:
+    memory, like = Memory(), torch.zeros(0, dtype=torch.float32)
+    held, freed = memory.empty((SIZE,), like).fill_(1), memory.empty((SIZE,), like)
+    del freed
+
+    def child() -> None:
+        assert held[0] == 1
+        held.fill_(2)
+        memory.empty((SIZE,), like).fill_(3)
+
+    before = memory.empty((SIZE,), like).fill_(4)
+    assert forked(child) == 0
+    assert (held == 1).all() and (before == 4).all()
+
+
+@needs_fork
+def test_a_childs_training_step_leaves_the_parents_gradients() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # OpenMP's threads don't live in a forked child
+    torch.manual_seed(0)
+    net = FloWaveNet(n_mels=16, n_block=2, n_flow=1, n_layer=2, filter_size=16, upsample_scales=(4, 4))
+    for parameter in net.parameters():
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+    wav, cond = torch.randn(2, 1, 3200), torch.randn(2, 16, 200)
+    with mock.patch.object(scratch_module, "LARGE", 2**10):
+        z, logdet = net(wav, cond)
+        (0.5 * z.square().sum() - logdet.sum()).backward()
+
+        def child() -> None:
+            net.zero_grad()
+            (7 * net(wav, cond)[0].square().sum()).backward()
+
+        trained = [parameter for parameter in net.parameters() if parameter.grad is not None]
+        kept = [parameter.grad.clone() for parameter in trained]
+        assert trained and forked(child) == 0
+    assert all(torch.equal(parameter.grad, copy) for parameter, copy in zip(trained, kept, strict=True))
+    torch.set_num_threads(before)
+
+
+@needs_fork
+def test_a_lock_that_another_thread_held_at_the_fork_stops_no_child() -> None:
+    memory, like = Memory(), torch.zeros(0, dtype=torch.float32)
+    with memory._lock:
+        assert forked(lambda: memory.empty((SIZE,), like).fill_(1)) == 0
+    memory.empty((SIZE,), like)
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="no /proc/self/smaps")
+def test_memory_is_private_and_linux_is_asked_for_large_pages() -> None:
+    made = Memory().empty((4 * SIZE,), torch.zeros(0, dtype=torch.float32))
+    place, mine = made.data_ptr(), []
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if match := re.match(r"([0-9a-f]+)-([0-9a-f]+) (\S+) ", line):
+            mine = [match[3]] if int(match[1], 16) <= place < int(match[2], 16) else []
+        elif mine and line.startswith("VmFlags:"):
+            assert mine == ["rw-p"] and "hg" in line.split()
+            return
+    pytest.fail("the memory isn't mapped")
+
+
+def test_threads_never_share_memory() -> None:
+    memory, like, seen = Memory(), torch.zeros(0, dtype=torch.float32), []
+
+    def take(number: int) -> None:
+        for _ in range(50):
+            own = memory.empty((SIZE // 4,), like).fill_(number)
+            seen.append(bool((own == number).all()))
+
+    workers = [threading.Thread(target=take, args=(number,)) for number in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(seen) == 200 and all(seen)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_default_types_and_devices_of_a_process_change_no_buffer(dtype: torch.dtype) -> None:
+    memory, like = Memory(), torch.zeros(0, dtype=torch.float32)
+    with torch.device("meta"), default_dtype(dtype):
+        for made in (memory.empty((SIZE,), like), Scratch(memory).take("a", (3,), like)):
+            assert made.dtype == torch.float32 and made.device.type == "cpu"
+
+
+@contextlib.contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Change the type of tensors for which none is said."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    yield
+    torch.set_default_dtype(before)
 
 
 def test_small_tensors_and_copies_of_a_memory_share_nothing() -> None:

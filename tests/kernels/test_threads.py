@@ -10,11 +10,10 @@ import torch
 
 from flowavenet_plugin.flow import FloWaveNet
 from flowavenet_plugin.flow.prepared import PreparedFlow
-from flowavenet_plugin.kernels import compiled, threads
+from flowavenet_plugin.kernels import compiled, threads, winograd
 from flowavenet_plugin.kernels.scratch import Scratch
 
 CPU = torch.device("cpu")
-needs_compiler = pytest.mark.skipif(compiled.functions() is None, reason="no C compiler (cc), or FLOWAVENET_FUSED=0")
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +24,7 @@ def three_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@needs_compiler
+@pytest.mark.usefixtures("instructions")
 @pytest.mark.parametrize("inference", [True, False])
 def test_each_piece_is_done_once_in_some_thread(inference: bool) -> None:
     out, seen = torch.zeros(7, 64, 64), []
@@ -56,6 +55,7 @@ def test_nothing_to_do() -> None:
     threads.run_pieces(lambda piece, scratch: pytest.fail("called"), 0, Scratch(), CPU)
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("frames", [1, 40])
 def test_synthesis_says_the_same_with_any_number_of_threads(frames: int) -> None:
     torch.manual_seed(0)
@@ -69,3 +69,42 @@ def test_synthesis_says_the_same_with_any_number_of_threads(frames: int) -> None
     torch.testing.assert_close(made[0], flow.inverse(noise, cond), rtol=1e-4, atol=1e-4)
     for other in made[1:]:
         torch.testing.assert_close(other, made[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.usefixtures("instructions")
+def test_what_a_piece_calls_is_told_of_one_thread() -> None:
+    told: list[tuple[int, int]] = []
+    for _ in range(2):  # at first PyTorch sets up each thread
+        threads.run_pieces(
+            lambda piece, scratch: told.append((compiled.thread_count(), torch.get_num_threads())), 3, Scratch(), CPU
+        )
+        assert (compiled.thread_count(), torch.get_num_threads()) == (3, 3)
+    assert told == [(1, 1)] * 6
+
+
+@pytest.mark.usefixtures("instructions")
+@pytest.mark.parametrize("count", [1, 3])
+def test_room_and_groups_of_a_piece_dont_depend_on_the_number_of_threads(count: int) -> None:
+    taps, h, bias, rooms = torch.randn(3, 64, 32), torch.randn(602, 32), torch.randn(64), []
+    panels = torch.empty(winograd.gate_panels_shape(64, 32, torch.float32))
+    winograd.gate_panels(winograd.transformed(taps), panels)
+
+    def convolve(piece: int, scratch: Scratch) -> None:
+        winograd.convolve(panels, h, 100, 1, torch.zeros(600, 64), bias, torch.empty(600, 32), scratch)
+        rooms.append(scratch.take("winograd_room", (0,), panels).untyped_storage().nbytes())
+
+    threads.run_pieces(convolve, count, Scratch(), CPU)
+    one = winograd.PLANES * compiled.constant("winograd_group") * (32 + panels.shape[3]) * 4
+    assert rooms == ([3 * one] if count == 1 else [one] * 3)  # a piece of its own has all threads
+
+
+@pytest.mark.usefixtures("instructions")
+def test_the_callers_autocast_is_off_in_all_pieces() -> None:
+    x, out = torch.randn(3, 8, 8), torch.zeros(3, 8, 8)
+
+    def multiply(piece: int, scratch: Scratch) -> None:
+        out[piece] = x[piece] @ x[piece]
+
+    with torch.autocast("cpu", torch.bfloat16):
+        threads.run_pieces(multiply, 3, Scratch(), CPU)
+    torch.testing.assert_close(out, x @ x)

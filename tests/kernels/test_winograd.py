@@ -7,19 +7,11 @@ import torch
 import torch.nn.functional as F
 
 from flowavenet_plugin.flow.prepared.convolution import WinogradConvolution as PreparedConvolution
-from flowavenet_plugin.kernels import compiled, winograd
+from flowavenet_plugin.kernels import winograd
 from flowavenet_plugin.kernels.convolution import DirectConvolution
 from flowavenet_plugin.kernels.scratch import Scratch
 
-pytestmark = pytest.mark.skipif(compiled.functions() is None, reason="no C compiler (cc), or FLOWAVENET_FUSED=0")
-
-
-@pytest.fixture(params=[1, 3])
-def threads(request: pytest.FixtureRequest) -> int:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("instructions")
 
 
 def exact_gate(h: torch.Tensor, taps: torch.Tensor, dilation: int, rest: torch.Tensor) -> torch.Tensor:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from flowavenet_plugin.flow.prepared.matrices import add_product
-from flowavenet_plugin.kernels import winograd
-from flowavenet_plugin.kernels.compiled import takes_floats
+from flowavenet_plugin.kernels import fused, winograd
+from flowavenet_plugin.kernels.compiled import KINDS, takes, takes_floats
 from flowavenet_plugin.kernels.scratch import Scratch
 
 
@@ -59,6 +59,10 @@ class DilatedConvolution:
             scratch: Buffers.
         """
         self.add_to(pre, x, scratch)
+        if takes(pre) and takes(out):
+            for item, made in zip(pre, out, strict=True):
+                fused.gate(item, bias, made)
+            return out
         a, b = pre[:, : out.shape[1]].add_(bias).sigmoid_().chunk(2, dim=2)
         return torch.addcmul(b, a, b, value=-2, out=out)
 
@@ -69,6 +73,7 @@ class WinogradConvolution(DilatedConvolution):
     def to(self, dtype: torch.dtype) -> WinogradConvolution:
         """Transform the weights, then round them."""
         weight = winograd.transformed(torch.stack([weight.t() for weight in self.weights]))
+        weight = weight.float() if dtype in KINDS else weight
         shape = winograd.gate_panels_shape(*weight.shape[1:], dtype) if takes_floats(weight) else None
         self._panels = None if shape is None else winograd.gate_panels(weight, weight.new_empty(shape, dtype=dtype))
         self._kernel = winograd.WinogradConvolution(weight.to(dtype), self.dilation) if shape is None else None

@@ -11,9 +11,10 @@ from flowavenet_plugin.flow.prepared.convolution import DilatedConvolution, Wino
 from flowavenet_plugin.flow.prepared.layout import bit_reversal, cond_in_time
 from flowavenet_plugin.flow.prepared.matrices import multiply, product
 from flowavenet_plugin.kernels import fused
+from flowavenet_plugin.kernels.choices import wants_compiled_products
 from flowavenet_plugin.kernels.compiled import takes, takes_floats
 from flowavenet_plugin.kernels.gated_stack import RESIDUAL
-from flowavenet_plugin.kernels.products import Matrix, has_matrix_units
+from flowavenet_plugin.kernels.products import Matrix, panels_shape
 from flowavenet_plugin.kernels.scratch import Scratch
 from flowavenet_plugin.kernels.stack_weights import SCALE_SLOPE
 
@@ -89,7 +90,7 @@ class PreparedStack:
         self.convolutions: list[DilatedConvolution] = []
         self.residual, self.residual_bias, self.to_skip = [], [], []
         skip_bias = 0.0
-        fewer = _fewer_products_pay(net.skip.bias.device, self.dtype)
+        fewer = _fewer_products_pay(net.skip.bias.device, self.dtype, self.width)
         for i, layer in enumerate(net.layers):
             weight, out, bias = layer.dilated.conv.weight.detach(), layer.out.weight.detach()[:, :, 0], layer.out.bias
             taps = [(weight[:, :, j] * twice).t() for j in range(weight.shape[2])]
@@ -153,7 +154,7 @@ class PreparedStack:
         if len(self.end) > SMALL_END or not (takes_floats(self.end) and takes(state)):
             return torch.matmul(state.to(self.end.dtype), self.end.t()).add_(self.end_bias)
         out = scratch.take("end", (*state.shape[:2], len(self.end)), self.end)
-        fused.end(state.flatten(0, 1), self.end, self.end_bias, out)
+        fused.end(state.flatten(0, 1), self.end, self.end_bias, out.flatten(0, 1))
         return out
 
     def _hidden(self, i: int, spans: list[tuple[int, int]], batch: int, scratch: Scratch) -> Tensor:
@@ -195,6 +196,14 @@ class PreparedStack:
         return conv.gate(out, hidden, self.bias[i], gate, scratch)
 
 
-def _fewer_products_pay(device: torch.device, dtype: torch.dtype) -> bool:
-    """Say whether products cost more than the sums that fewer of them need: not where there are units for matrices."""
-    return device.type == "cpu" and not has_matrix_units(dtype)
+def _fewer_products_pay(device: torch.device, dtype: torch.dtype, width: int) -> bool:
+    """Say whether products cost more than the sums that fewer of them need.
+
+    Not where there are units for matrices. In half precision not without the compiled functions either: torch rounds
+    between the sums, which large factors (up to 32) then make larger; plain products are faster there and more exact.
+    """
+    if device.type != "cpu":
+        return False
+    if dtype in (torch.float32, torch.float64):
+        return True
+    return wants_compiled_products(dtype) and panels_shape(width, 2 * width, dtype) is not None

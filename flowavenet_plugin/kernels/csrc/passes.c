@@ -26,6 +26,10 @@ void normalise_gradients(float *restrict grad, const float *restrict v, const fl
     FOR_ROWS(rows) normalise_row(grad + row * size, v + row * size, g[row], grad_g + row, size);
 }
 
+// What the calling thread of a parallel region calls later in it uses no further threads, and is told so.
+void omp_set_num_threads(int threads);
+void use_one_thread(void) { omp_set_num_threads(1); }
+
 // work(0), ..., work(threads - 1), a thread each
 void in_threads(void (*work)(long), long threads) {
     _Pragma("omp parallel for schedule(static, 1) num_threads(threads)")

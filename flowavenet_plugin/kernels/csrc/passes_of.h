@@ -51,7 +51,7 @@ void OF(front)(const float *restrict x, const float *restrict weight, const floa
                 FOR_CHANNELS(count) sums[c] += value * w[c];
             }
             TYPE *restrict to = out + row * width + begin;
-            FOR_CHANNELS(count) to[c] = STORE(sums[c] > 0 ? sums[c] : 0);
+            FOR_CHANNELS(count) to[c] = STORE(sums[c] < 0 ? 0 : sums[c]);
         }
     }
 }

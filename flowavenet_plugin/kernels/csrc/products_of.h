@@ -6,16 +6,18 @@
 // `columns` columns of rows: out = alpha sums + bias + factor other, and its relu; bias and other may be null.
 static inline void OF(finish)(const float *restrict from, const TYPE *bias, const TYPE *other, TYPE *out, long rows,
                               long columns, long other_stride, long out_stride, float alpha, float factor, long relu) {
-    for (long row = 0; row < rows; row++, from += PANEL, other += other_stride, out += out_stride)
+    for (long row = 0; row < rows; row++, from += PANEL, out += out_stride) {
+        const TYPE *own = other ? other + row * other_stride : 0;
         FOR_CHANNELS(columns) {
-            const float added = (bias ? LOAD(bias[c]) : 0) + (other_stride ? factor * LOAD(other[c]) : 0);
+            const float added = (bias ? LOAD(bias[c]) : 0) + (own ? factor * LOAD(own[c]) : 0);
             const float value = alpha * from[c] + added;
             out[c] = STORE(relu && value < 0 ? 0 : value);
         }
+    }
 }
 
 // out (rows, columns) = alpha x (rows, inner) w + bias + factor other, and its relu; w is in panels of PANEL columns. Rows of
-// x, other and out lie so many values apart, those of other 0 if there is none; other may be out.
+// x, other and out lie so many values apart; other may be out.
 void OF(panel_product)(const TYPE *x, const float *panels, const TYPE *bias, const TYPE *other, TYPE *out, long rows,
                        long inner, long columns, long x_stride, long other_stride, long out_stride, long relu,
                        float alpha, float factor, long threads) {
@@ -34,7 +36,7 @@ void OF(panel_product)(const TYPE *x, const float *panels, const TYPE *bias, con
                 const long some = count - row < ROWS ? count - row : ROWS, place = first + row;
                 float *to = last ? sums + row * PANEL : sums;  // the latter stays in the first cache
                 OF(multiply)(some, depth - last, own + row * stride + last, stride, panel + last * PANEL, to, last);
-                OF(finish)(to, bias ? bias + begin : 0, other + place * other_stride + begin,
+                OF(finish)(to, bias ? bias + begin : 0, other ? other + place * other_stride + begin : 0,
                            out + place * out_stride + begin, some, width, other_stride, out_stride, alpha, factor, relu);
             }
         }
