@@ -22,7 +22,7 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["flowavenet_plugin", "flowavenet_plugin.*"]),
     package_data={"flowavenet_plugin.kernels": ["csrc/*"]},
-    python_requires=">=3.10,<3.13",
+    python_requires=">=3.10,<3.15",
     install_requires=[
         "espnet==202511",
         "kaldiio",
