@@ -90,9 +90,14 @@ pip_install() { "${venv}/bin/python" -m pip install --quiet --no-deps --no-build
 
 # The pins to be installed. Those of requirements-oldest.txt take the place of their like, and of all CUDA libraries.
 all_pins() {
-    [ "${#requirements[@]}" -gt 1 ] || { grep '==' "${requirements[0]}" && return; }
-    grep -vE '^(nvidia|cuda)-|^#' "${requirements[0]}" | grep -vE "^($(sed -n 's/==.*//p' "${requirements[1]}" | paste -sd '|'))=="
-    grep '==' "${requirements[1]}"
+    local same
+    if [ "${#requirements[@]}" -eq 1 ]; then
+        grep -E '^[^#]+==' "${requirements[0]}"
+    else
+        same=$(sed -n 's/^\([^#]*\)==.*/\1/p' "${requirements[1]}" | paste -sd '|')
+        grep -E '^[^#]+==' "${requirements[0]}" | grep -vE "^((nvidia|cuda)-|(${same})==)"
+        grep -E '^[^#]+==' "${requirements[1]}"
+    fi
 }
 
 # pins <name>...: their lines
