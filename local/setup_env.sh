@@ -94,7 +94,7 @@ all_pins() {
     if [ "${#requirements[@]}" -eq 1 ]; then
         grep -E '^[^#]+==' "${requirements[0]}"
     else
-        same=$(sed -n 's/^\([^#]*\)==.*/\1/p' "${requirements[1]}" | paste -sd '|')
+        same=$(sed -n 's/^\([A-Za-z0-9_.-]*\)==.*/\1/p' "${requirements[1]}" | paste -sd '|')
         grep -E '^[^#]+==' "${requirements[0]}" | grep -vE "^((nvidia|cuda)-|(${same})==)"
         grep -E '^[^#]+==' "${requirements[1]}"
     fi

@@ -127,8 +127,9 @@ def test_what_the_oldest_environment_gets() -> None:
     names = [str(ROOT / "requirements.txt"), str(ROOT / "requirements-oldest.txt")]
     said = run("bash", "-euc", f'requirements=("$@"); {function} all_pins', "bash", *names)
     assert said.returncode == 0, said.stderr
-    got = [Requirement(line) for line in said.stdout.splitlines()]
-    got = {canonicalize_name(one.name): str(one.specifier).removeprefix("==") for one in got if applies(one, "3.10")}
+    lines = [one for one in map(Requirement, said.stdout.splitlines()) if applies(one, "3.10")]
+    got = {canonicalize_name(one.name): str(one.specifier).removeprefix("==") for one in lines}
+    assert len(got) == len(lines)
     newest, oldest = pins(python="3.10"), pins("requirements-oldest.txt", "3.10")
     cuda = {name for name in newest if name.startswith(("nvidia-", "cuda-"))}
     assert got == {**{name: newest[name] for name in set(newest) - cuda}, **oldest}
