@@ -1,7 +1,8 @@
 # make env: the virtual environment; make lint: ruff and shellcheck; make test: all checks;
-# make clean: removes the environment and caches, not what recipes made
+# make oldest: the tests with the oldest versions that setup.py allows, in .venv.oldest; make wheels: asks the package
+# index whether every pin has a wheel for every Python; make clean: removes environments and caches, not what recipes made
 
-.PHONY: env lint test clean
+.PHONY: env lint test oldest wheels clean
 
 env:
 	@local/setup_env.sh
@@ -12,6 +13,9 @@ lint:
 test:
 	@local/check.sh
 
+oldest wheels:
+	@local/check.sh $@
+
 clean:
-	rm -rf .venv .venv.lock .pytest_cache .ruff_cache build dist *.egg-info
+	rm -rf .venv .venv.lock .venv.oldest .pytest_cache .ruff_cache build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

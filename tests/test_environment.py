@@ -8,19 +8,47 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def pins() -> dict[str, str]:
-    """Return name -> version of requirements.txt."""
-    lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and not line.startswith("#")]
-    return {canonicalize_name(line.split("==")[0]): line.split(";")[0].split("==")[1].strip() for line in lines}
+PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14"]
+#: Needed, by its own word, by a package that works without: ESPnet's training and TTS code imports none of these.
+NOT_NEEDED = {
+    "espnet": {
+        *("asteroid-filterbanks", "ci-sdr", "configargparse", "editdistance", "fast-bss-eval", "hydra-core"),
+        *("importlib-metadata", "lightning", "opt-einsum", "pyworld"),  # pyworld: comes with pyworld-prebuilt
+    },
+}
+
+
+def requirements(name: str = "requirements.txt", python: str | None = None) -> list[Requirement]:
+    """Return the lines of a file, or of them those for a version of Python on Linux."""
+    lines = [line for line in (ROOT / name).read_text().splitlines() if line and not line.startswith("#")]
+    found = [Requirement(line) for line in lines]
+    return found if python is None else [one for one in found if applies(one, python)]
+
+
+def applies(requirement: Requirement, python: str) -> bool:
+    """Say whether a line's marker holds for this Python on Linux."""
+    place = {"python_version": python, "python_full_version": f"{python}.0", "extra": "", **LINUX}
+    return requirement.marker is None or requirement.marker.evaluate(place)
+
+
+LINUX = {"platform_system": "Linux", "sys_platform": "linux", "os_name": "posix", "platform_machine": "x86_64"}
+
+
+def pins(name: str = "requirements.txt", python: str | None = None) -> dict[str, str]:
+    """Return package -> version of a file, for one version of Python (default: this one)."""
+    found = requirements(name, python or "{}.{}".format(*sys.version_info))
+    return {canonicalize_name(one.name): str(one.specifier).removeprefix("==") for one in found}
 
 
 def setup_argument(name: str) -> object:
@@ -44,21 +72,88 @@ def program(path: Path, text: str) -> Path:
     return path
 
 
-def test_every_requirement_is_pinned_once() -> None:
-    lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and not line.startswith("#")]
-    for line in lines:
-        requirement = Requirement(line)
-        assert re.fullmatch(r"[\w.-]+==\w+(\.\w+)*( *;.+)?", line), line
-        assert not requirement.extras and requirement.url is None, line
-    assert len(lines) == len(pins())
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-oldest.txt"])
+@pytest.mark.parametrize("python", PYTHONS)
+def test_every_requirement_is_pinned_once(python: str, name: str) -> None:
+    for line in (ROOT / name).read_text().splitlines():
+        if line and not line.startswith("#"):
+            assert re.fullmatch(r"[\w.-]+==\w+(\.\w+)*(; .+)?", line), line
+    lines = requirements(name, python)
+    assert len(lines) == len(pins(name, python))
+    if name == "requirements.txt":  # a marker leaves out what a version of Python has no wheels of, and no more
+        left_out = {canonicalize_name(one.name) for one in requirements()} - set(pins(name, python))
+        newer = {"standard-aifc", "standard-chunk", "standard-sunau", "audioop-lts"} if python < "3.13" else set()
+        older = {"onnx", "onnxruntime", "ml-dtypes", "flatbuffers"} if python == "3.10" else {"exceptiongroup", "tomli"}
+        assert left_out == newer | older
 
 
-def test_requirements_cover_setup() -> None:
+def test_one_range_of_python() -> None:
+    allowed = SpecifierSet(setup_argument("python_requires"))
+    assert [f"3.{minor}" for minor in range(30) if f"3.{minor}" in allowed] == PYTHONS
+    script = (ROOT / "local/setup_env.sh").read_text()
+    assert f'wanted="3.10 to 3.14" pythons=({" ".join(reversed(PYTHONS))})' in script
+    assert "Python 3.10 to 3.14" in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_requirements_cover_setup(python: str) -> None:
     extras = setup_argument("extras_require")
     checks = [text for text in extras["dev"] if not text.startswith("pre-commit")]  # a tool of its own, not in .venv
-    for text in [*setup_argument("install_requires"), *extras["eval"], *extras["kernels"], *checks]:
+    onnx = [] if python == "3.10" else extras["onnx"]
+    found = pins(python=python)
+    found["pyworld"] = found["pyworld-prebuilt"]  # the same module
+    for text in [*setup_argument("install_requires"), *extras["eval"], *extras["kernels"], *checks, *onnx]:
         requirement = Requirement(text)
-        assert requirement.specifier.contains(pins()[canonicalize_name(requirement.name)]), text
+        assert requirement.specifier.contains(found[canonicalize_name(requirement.name)]), text
+
+
+def test_the_oldest_are_the_lower_bounds_of_setup() -> None:
+    oldest, extras = pins("requirements-oldest.txt", "3.10"), setup_argument("extras_require")
+    bounds = {}
+    for text in [*setup_argument("install_requires"), *extras["eval"], *extras["onnx"]]:
+        requirement = Requirement(text)
+        for bound in requirement.specifier:
+            if bound.operator == ">=":
+                bounds[canonicalize_name(requirement.name)] = bound.version
+    bounds.pop("pyworld")  # the same module from pyworld-prebuilt, of one version everywhere
+    assert bounds["torch"] == bounds["torchaudio"]
+    assert bounds == {name: oldest[name] for name in bounds}
+
+
+def test_what_the_oldest_environment_gets() -> None:
+    """The script's own choice of lines: the oldest instead of their like, no CUDA library twice."""
+    text = (ROOT / "local/setup_env.sh").read_text()
+    function = text[text.index("all_pins() {") : text.index("\n}\n", text.index("all_pins() {")) + 3]
+    names = [str(ROOT / "requirements.txt"), str(ROOT / "requirements-oldest.txt")]
+    said = run("bash", "-euc", f'requirements=("$@"); {function} all_pins', "bash", *names)
+    assert said.returncode == 0, said.stderr
+    lines = [one for one in map(Requirement, said.stdout.splitlines()) if applies(one, "3.10")]
+    got = {canonicalize_name(one.name): str(one.specifier).removeprefix("==") for one in lines}
+    assert len(got) == len(lines)
+    newest, oldest = pins(python="3.10"), pins("requirements-oldest.txt", "3.10")
+    cuda = {name for name in newest if name.startswith(("nvidia-", "cuda-"))}
+    assert got == {**{name: newest[name] for name in set(newest) - cuda}, **oldest}
+    only = run("bash", "-euc", f'requirements=("$@"); {function} all_pins', "bash", names[0]).stdout.splitlines()
+    assert [str(Requirement(line)) for line in only] == [str(one) for one in requirements()]
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_all_dependencies_are_pinned(python: str) -> None:
+    """By the installed packages' own word; pip is told not to ask (--no-deps)."""
+    if not version("torch").startswith(pins()["torch"]):
+        pytest.skip(f"torch {version('torch')}: not the environment of requirements.txt")
+    found = pins(python=python)
+    lacking = []
+    for name in found:
+        try:
+            needed = distribution(name).requires or []
+        except PackageNotFoundError:
+            continue  # of another version of Python, or pesq, which is built where there is a compiler
+        for requirement in map(Requirement, needed):
+            if applies(requirement, python) and canonicalize_name(requirement.name) not in found:
+                if canonicalize_name(requirement.name) not in NOT_NEEDED.get(name, set()):
+                    lacking.append(f"{name}: {requirement}")
+    assert lacking == []
 
 
 def test_one_version_of_ruff() -> None:
@@ -91,16 +186,19 @@ def test_lazy_attribute() -> None:
 
 def test_setup_names_the_versions_found(tmp_path: Path) -> None:
     root = tmp_path / "with spaces"
-    for name in ["requirements.txt", "setup.py", "local/setup_env.sh"]:
+    for name in ["requirements.txt", "requirements-oldest.txt", "setup.py", "local/setup_env.sh"]:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, root / name)
-    for name in ["python3", "python3.10", "python3.11", "python3.12"]:
+    for name in ["python3", *(f"python{python}" for python in PYTHONS)]:
         program(tmp_path / "bin" / name, "echo 3.9")
     path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
     result = run(root / "local/setup_env.sh", PATH=path, PYTHON="no-such-python")
     assert result.returncode == 1
-    assert "Python 3.10, 3.11 or 3.12 is needed" in result.stderr
-    assert "no-such-python (missing" in result.stderr and "python3.12 (3.9)" in result.stderr
+    assert "Python 3.10 to 3.14 is needed" in result.stderr
+    assert "no-such-python (missing" in result.stderr
+    assert all(f"python{python} (3.9)" in result.stderr for python in PYTHONS)
+    result = run(root / "local/setup_env.sh", "--oldest", PATH=path)
+    assert "Python 3.10 to 3.12 is needed" in result.stderr and "python3.13" not in result.stderr
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / ".complete").write_text("of another checkout")
     (root / ".venv").symlink_to(tmp_path / "theirs")

@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -115,10 +116,13 @@ def write_torch_export(module: nn.Module, path: Path) -> None:
     """Write a torch.export archive.
 
     Raises:
-        ValueError: If frames aren't whole columns: torch.export can't follow the rounding of lengths.
+        ValueError: If frames aren't whole columns: torch.export can't follow the rounding of lengths. If this torch is
+            older than the option by which lengths stay free.
     """
     import torch
 
+    if "prefer_deferred_runtime_asserts_over_guards" not in signature(torch.export.export).parameters:
+        raise ValueError(f"torch_export needs torch 2.9 or later, this is {torch.__version__}; --format onnx takes any")
     if module.vocoder.hop_length % module.vocoder.flow.column:
         raise ValueError(
             f"torch_export needs a hop_length that is a multiple of {module.vocoder.flow.column}, not "

@@ -92,6 +92,13 @@ def stoi_score(natural: Speech, synthesised: Speech) -> float:
             return math.nan
 
 
+#: How the package of a module is added; where there are no wheels, what it is built with.
+INSTALL = {
+    "pyworld": "pip install --no-deps pyworld-prebuilt",
+    "pesq": "pip install --no-deps pesq (built from source: a C compiler and Python's headers)",
+    "pystoi": "pip install --no-deps pystoi",
+}
+
 METRICS = (
     Metric(
         "lsd",
@@ -133,7 +140,7 @@ def usable_metrics(fs: int) -> tuple[list[Metric], list[str]]:
     lines = []
     for package in dict.fromkeys(metric.package for metric in METRICS if metric.package and not _there(metric.package)):
         names = ", ".join(metric.heading for metric in METRICS if metric.package == package)
-        lines.append(f"left out: {names}; install {package}: pip install --no-deps {package}")
+        lines.append(f"left out: {names}; install {package}: {INSTALL[package]}")
     for metric in METRICS:
         if fs < metric.min_fs:
             lines.append(f"left out: {metric.heading}; it needs {metric.min_fs} Hz, this is {fs} Hz")
