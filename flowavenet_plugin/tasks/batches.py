@@ -190,7 +190,9 @@ def deal(args: argparse.Namespace, options: IteratorOptions, dataset: Any) -> De
     # With drop_last_iter the batches leave some out.
     every = list(read_scp(options.shape_files[0])) if options.train else [uid for batch in batches for uid in batch]
     draws = Draws(every, batches, args.seed, options.train, args.shuffle_within_batch, options.num_iters_per_epoch)
-    loader = dict(num_workers=args.num_workers, pin_memory=args.ngpu > 0)
+    # In a process that was spawned for its GPU workers would be spawned, too: each would import all, in every epoch.
+    context = "fork" if args.num_workers > 0 else None
+    loader = dict(num_workers=args.num_workers, pin_memory=args.ngpu > 0, multiprocessing_context=context)
     return DealtBatches(dataset, draws, options.collate_fn, rank, world_size, **loader)
 
 
