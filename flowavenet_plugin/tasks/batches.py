@@ -14,7 +14,7 @@ import torch
 from espnet2.iterators.abs_iter_factory import AbsIterFactory
 from espnet2.samplers.build_batch_sampler import build_batch_sampler
 from espnet2.tasks.abs_task import IteratorOptions
-from espnet2.train.distributed_utils import get_world_size
+from espnet2.train.distributed_utils import get_num_nodes, get_world_size
 from torch.utils.data import DataLoader, Dataset
 
 from flowavenet_plugin.data.scp import read_scp
@@ -224,8 +224,10 @@ def check_shares(batches: Sequence[Sequence[str]], world_size: int, which: str, 
 
 
 def processes_of(args: argparse.Namespace) -> int:
-    """Return the number of processes of a training, before they are connected."""
-    return get_world_size(args.dist_world_size, args.dist_launcher) if args.distributed else 1
+    """Return the number of processes of a training, on all machines, before they are started."""
+    if args.multiprocessing_distributed:  # these options count machines then
+        return max(args.ngpu, 1) * get_num_nodes(args.dist_world_size, args.dist_launcher)
+    return get_world_size(args.dist_world_size, args.dist_launcher)
 
 
 def seed_all(*entropy: int) -> None:

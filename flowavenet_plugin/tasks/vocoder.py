@@ -134,7 +134,8 @@ class VocoderTask(AbsTask):
         """Check the command line before any process is started.
 
         Raises:
-            ValueError: If there are fewer GPUs than asked for, or options are given that this task can't follow.
+            ValueError: If there are fewer GPUs than asked for, options are given that this task can't follow, or a set
+                can't be trained on.
         """
         super().check_required_command_args(args)
         if args.ngpu > (found := torch.cuda.device_count()):
@@ -143,6 +144,8 @@ class VocoderTask(AbsTask):
                 "CUDA_VISIBLE_DEVICES, or train on the CPU (--ngpu 0)"
             )
         check_options(args)
+        if not args.dry_run:
+            cls.check_sets(args)
 
     @classmethod
     def build_optimizers(cls, args: argparse.Namespace, model: torch.nn.Module) -> list[torch.optim.Optimizer]:
@@ -173,13 +176,7 @@ class VocoderTask(AbsTask):
 
     @classmethod
     def main_worker(cls, args: argparse.Namespace) -> None:
-        """Train in this process.
-
-        Raises:
-            ValueError: If the sets can't be trained on; nothing was written then.
-        """
-        if not args.dry_run:
-            cls.check_sets(args)
+        """Train in this process."""
         super().main_worker(args)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()  # a process that ends before its threads do may abort
@@ -193,7 +190,7 @@ class VocoderTask(AbsTask):
         """
         world_size = processes_of(args)
         check_for_several(args, world_size)
-        option = DistributedOption(distributed=args.distributed)
+        option = DistributedOption(distributed=world_size > 1)
         for mode, which in (("train", "training"), ("valid", "validation")):
             options = cls.build_iter_options(args, option, mode)
             check_lists(options.data_path_and_name_and_type, options.shape_files, _feats_conf(args)["n_mels"], which)

@@ -114,7 +114,7 @@ def test_act_norm_starts_from_the_first_good_batch(train: Callable[..., Path], f
     bad = weights(train("bad", vocoder="fragile", optim_conf="lr=0.0") / "1epoch.pth")
     norms = [key.removesuffix("loc") for key in good if key.endswith("actnorm.loc")]
     assert norms and all(float(bad[f"{norm}initialized"]) == 1 for norm in norms)
-    assert not any(torch.equal(bad[f"{norm}scale"], torch.ones_like(bad[f"{norm}scale"])) for norm in norms)
+    assert float(bad[f"{norms[0]}scale"].min()) > 1.5  # later ones find samples that are standardised already
     # From another batch, but from tones like those.
     for norm in norms:
         assert 0.2 < float((bad[f"{norm}scale"] / good[f"{norm}scale"]).mean()) < 5
