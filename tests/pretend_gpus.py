@@ -1,4 +1,6 @@
-"""Stands for a machine with four GPUs, which compute on its CPU: ``python3 pretend_gpus.py -m <module> ...``.
+"""Stands for a machine with four GPUs, which compute on its CPU.
+
+``python3 pretend_gpus.py -m <module> ...`` instead of ``python3 -m <module> ...``; ``-c`` and scripts as well.
 
 Everything that starts and connects processes is what it is with GPUs: a process per GPU, started by the training's
 first process. These import this file again, as multiprocessing does.
@@ -32,11 +34,15 @@ torch.cuda.device_count = lambda: GPUS
 if __name__ == "__mp_main__":
     pretend()
 if __name__ == "__main__":
-    option, what, *sys.argv[1:] = sys.argv[1:]
-    if option == "-c":
-        exec(what)
-    else:
-        if what.endswith("vocoder_train"):
+    words = sys.argv[1:]
+    if words[0] == "-c":
+        sys.argv = ["-c", *words[2:]]
+        exec(words[1])
+    elif words[0] == "-m":
+        if words[1].endswith("vocoder_train"):
             pretend()
-        sys.argv[0] = what
-        runpy.run_module(what, run_name="__main__")
+        sys.argv = words[1:]
+        runpy.run_module(words[1], run_name="__main__")
+    else:
+        sys.argv = words
+        runpy.run_path(words[0], run_name="__main__")
