@@ -53,3 +53,5 @@ _path_sh() {
 
 _path_sh || { unset -f _path_sh _path_sh_look; return 1; }
 unset -f _path_sh _path_sh_look
+# With this srun ends the whole job when one process dies, and names it.
+export SLURM_KILL_BAD_EXIT="${SLURM_KILL_BAD_EXIT:-1}"

@@ -79,13 +79,13 @@ def finish_last_epoch(output_dir: Path, criteria: Sequence[Sequence[str]]) -> No
     weights = f"{reporter.get_epoch()}epoch.pth"
     if not zipfile.is_zipfile(output_dir / weights):
         torch.save(states["model"], output_dir / weights)
-    _link(output_dir / "latest.pth", weights)
+    link(output_dir / "latest.pth", weights)
     for phase, key, mode in criteria:
         if reporter.has(phase, key) and reporter.get_best_epoch(phase, key, mode) == reporter.get_epoch():
-            _link(output_dir / f"{phase}.{key}.best.pth", weights)
+            link(output_dir / f"{phase}.{key}.best.pth", weights)
 
 
-def _link(path: Path, target: str) -> None:
+def link(path: Path, target: str) -> None:
     """Make ``path`` a symbolic link to ``target``, at once."""
     partial = path.with_name(f".{path.name}.partial")
     partial.unlink(missing_ok=True)

@@ -17,6 +17,9 @@ from espnet2.utils.build_dataclass import build_dataclass
 from torch import nn
 
 from flowavenet_plugin.tasks.averaging import WeightAverage
+from flowavenet_plugin.tasks.batches import DealtBatches, seed_all
+from flowavenet_plugin.tasks.best import BestAverages, averages_of_the_best, past_figures
+from flowavenet_plugin.tasks.refusals import EMA_CRITERION
 from flowavenet_plugin.tasks.samples import show_samples
 from flowavenet_plugin.tasks.saving import finish_last_epoch, whole_files_only
 from flowavenet_plugin.tasks.schedule import BudgetHalving
@@ -31,8 +34,9 @@ class VocoderTrainerOptions(TrainerOptions):
     lr_halvings: Sequence[str | float]
     ema_decay: float
     sample_interval: int
-    #: Made by the trainer from ``ema_decay``; no option.
+    #: Made by the trainer from ``ema_decay`` and ``best_model_criterion``; no options.
     average: ClassVar[WeightAverage | None] = None
+    best_averages: ClassVar[BestAverages | None] = None
 
 
 class VocoderTrainer(Trainer):
@@ -84,9 +88,10 @@ class VocoderTrainer(Trainer):
         schedulers: Sequence[Any],
         trainer_options: Any,
         distributed_option: DistributedOption,
+        valid_iter_factory: DealtBatches,
         **kwargs: Any,
     ) -> None:
-        """Train.
+        """Train. What is sampled comes with the validation set: ESPnet2 has nothing to draw without matplotlib.
 
         Raises:
             ValueError: If an option is out of range.
@@ -97,15 +102,19 @@ class VocoderTrainer(Trainer):
         if options.ema_decay != 0:
             options.average = WeightAverage(optimizers[0], options.ema_decay)
         checkpoint = Path(options.output_dir) / "checkpoint.pth"
-        with whole_files_only():
-            if options.resume and checkpoint.exists() and _is_first(distributed_option):
+        resumed = options.resume and checkpoint.exists()
+        _take_best_averages(options, checkpoint if resumed else None)
+        with whole_files_only(), averages_of_the_best(options.best_averages):
+            if resumed and _is_first(distributed_option):
                 finish_last_epoch(checkpoint.parent, options.best_model_criterion)
             super().run(
                 optimizers=optimizers,
                 schedulers=schedulers,
                 trainer_options=options,
                 distributed_option=distributed_option,
-                **kwargs,
+                valid_iter_factory=valid_iter_factory,
+                plot_attention_iter_factory=valid_iter_factory.samples,
+                **{name: value for name, value in kwargs.items() if name != "plot_attention_iter_factory"},
             )
 
     @classmethod
@@ -120,6 +129,8 @@ class VocoderTrainer(Trainer):
         **kwargs: Any,
     ) -> bool:
         """Train one epoch and watch it; arguments and result as in ESPnet2."""
+        # ESPnet2 gives all processes the same random numbers.
+        seed_all(options.seed, reporter.get_epoch(), distributed_option.dist_rank or 0)
         for optimizer in optimizers:
             # With accum_grad, gradients of an epoch's odd last iterations would count in the next one, but are lost in
             # a resumed run.
@@ -154,9 +165,13 @@ class VocoderTrainer(Trainer):
         averaged = SubReporter("valid", reporter.get_epoch(), 0)
         with options.average.applied():
             super().validate_one_epoch(model, iterator, averaged, options, distributed_option)
+            loss = aggregate(averaged.stats["loss"])
             if _is_first(distributed_option):
-                torch.save(getattr(model, "module", model).state_dict(), Path(options.output_dir) / "ema.pth")
-        reporter.stats["ema_loss"] = [to_reported_value(aggregate(averaged.stats["loss"]))]
+                weights = getattr(model, "module", model).state_dict()
+                torch.save(weights, Path(options.output_dir) / "ema.pth")
+                if options.best_averages is not None:
+                    options.best_averages.keep(reporter.get_epoch(), float(loss), weights)
+        reporter.stats[EMA_CRITERION[1]] = [to_reported_value(loss)]
 
     @classmethod
     def plot_attention(
@@ -172,11 +187,22 @@ class VocoderTrainer(Trainer):
         epoch = reporter.get_epoch()
         if epoch % options.sample_interval == 0:
             model.eval()
-            show_samples(model.vocoder, iterator, epoch, Path(options.output_dir) / "images", summary_writer)
+            images = Path(options.output_dir) / "images" if options.use_matplotlib else None
+            show_samples(model.vocoder, iterator, epoch, images, summary_writer)
 
 
 def _is_first(distributed_option: DistributedOption) -> bool:
     return not distributed_option.distributed or distributed_option.dist_rank == 0
+
+
+def _take_best_averages(options: VocoderTrainerOptions, checkpoint: Path | None) -> None:
+    """Take the criteria of averaged weights from ESPnet2, which would link an epoch's plain weights by them."""
+    own = [mode for phase, key, mode in options.best_model_criterion if (phase, key) == EMA_CRITERION]
+    if not own:
+        return
+    options.best_model_criterion = [c for c in options.best_model_criterion if tuple(c[:2]) != EMA_CRITERION]
+    losses = past_figures(checkpoint, *EMA_CRITERION) if checkpoint else {}
+    options.best_averages = BestAverages(Path(options.output_dir), own[0], options.keep_nbest_models, losses)
 
 
 def _with_halvings(
