@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import logging
 import sys
@@ -22,15 +23,23 @@ from espnet2.utils.types import str2bool, str_or_none
 from torch import Tensor
 
 from flowavenet_plugin.data.features import FEATS_EXTRACTORS, full_settings
-from flowavenet_plugin.data.scp import check_arks, check_same_ids, read_scp
+from flowavenet_plugin.data.scp import check_arks, check_holds_no_code, check_same_ids, read_scp
 from flowavenet_plugin.data.stats import read_stats
 from flowavenet_plugin.tasks.espnet_model import ESPnetVocoderModel
 from flowavenet_plugin.tasks.samples import MAX_SECONDS
 from flowavenet_plugin.tasks.segments import CheckPair, SegmentCollate
 from flowavenet_plugin.tasks.starting_point import check_starting_point
+from flowavenet_plugin.tasks.starting_weights import weights_only_in_espnet2
 from flowavenet_plugin.tasks.trainer import VocoderTrainer
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
-from flowavenet_plugin.vocoder.loading import PREFIX, check_keys, read_config, read_state_dict, vocoder_from_config
+from flowavenet_plugin.vocoder.loading import (
+    PREFIX,
+    check_keys,
+    read_config,
+    read_state_dict,
+    unpacked,
+    vocoder_from_config,
+)
 from flowavenet_plugin.vocoder.registry import VOCODERS
 
 vocoder_choices = ClassChoices("vocoder", classes=VOCODERS, type_check=AbsVocoder, default="flowavenet")
@@ -152,7 +161,8 @@ class VocoderTask(AbsTask):
     def main_worker(cls, args: argparse.Namespace) -> None:
         """Train in this process; ESPnet2's pass over utterances whose attention is drawn makes our samples."""
         args.num_att_plot = args.num_samples if args.sample_interval > 0 else 0
-        super().main_worker(args)
+        with weights_only_in_espnet2():
+            super().main_worker(args)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()  # a process that ends before its threads do may abort
 
@@ -169,11 +179,11 @@ class VocoderTask(AbsTask):
             FileNotFoundError: If a file is missing.
             ValueError: If the weights don't fit the configuration, or no file is named.
         """
-        if config_file is None:
-            if model_file is None:
-                raise ValueError("give config_file or model_file")
-            config_file = Path(model_file).parent / "config.yaml"
-        args = argparse.Namespace(**read_config(config_file))
+        if config_file is None and model_file is None:
+            raise ValueError("give config_file or model_file")
+        with contextlib.nullcontext() if config_file is not None else unpacked(Path(model_file)) as weights:
+            config_file = weights.parent / "config.yaml" if config_file is None else config_file
+            args = argparse.Namespace(**read_config(config_file))
         args.feats_stats = None  # the checkpoint holds mean and deviation
         model = cls.build_model(args)
         if model_file is not None:
@@ -217,6 +227,9 @@ def check_lists(paths: Collection[tuple[str, str, str]], shape_files: Collection
         ValueError: If an entry is a shell pipe, an id stands twice or in one list only, a shape file names others, or
             an archive is broken or holds other bands.
     """
+    for path, _, kind in paths:
+        if kind == "kaldi_ark":
+            check_holds_no_code(path)
     lists = {str(path): read_scp(path) for path, _, _ in paths}
     first = next(iter(lists))
     for name, entries in lists.items():
