@@ -86,7 +86,7 @@ def merge(split_dirs: Sequence[Path], output_dir: Path) -> int:
 
     Raises:
         ValueError: On a part that is unfinished or damaged, parts made with different settings, or an utterance that
-            is in two of them.
+            is in two of them, or no utterance in any.
         FileNotFoundError: If a file of a part is missing.
     """
     merged: dict[str, dict[str, str]] = {name: {} for name in (*LISTS, "bad_utts")}
@@ -106,6 +106,9 @@ def merge(split_dirs: Sequence[Path], output_dir: Path) -> int:
             lists["bad_utts"] = read_scp(folder / "bad_utts")
         for name, entries in lists.items():
             merged[name].update(entries)
+    if not origin:
+        bad = merged["bad_utts"]
+        raise ValueError(f"none of {len(bad)} utterances is good: {'; '.join([*bad.values()][:3])}")
     total = sum(map(int, merged["utt2num_frames"].values()))
     write(output_dir, merged, settings, add_stats(split_dirs, total))
     return len(origin)

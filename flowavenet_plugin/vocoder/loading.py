@@ -88,7 +88,11 @@ def unpacked(path: Path) -> Iterator[Path]:
                     archive.extractall(folder)  # never outside the folder: zipfile sees to that
             except (zipfile.BadZipFile, OSError) as error:
                 raise ValueError(f"{path} is broken or no zip file: {error}") from error
-            yield _weights_in(Path(folder), path)
+            weights = _weights_in(Path(folder), path)
+            try:
+                yield weights
+            except ValueError as error:  # about a file that is called otherwise to whoever gave the zip file
+                raise ValueError(f"{path}: {str(error).replace(f'{folder}/', '')}") from error
     else:
         yield path
 
