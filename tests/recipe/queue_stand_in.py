@@ -63,8 +63,8 @@ def qsub(words: list[str]) -> tuple[argparse.Namespace, dict[str, str], str]:
     if sge:
         print('Your job 17 ("x") has been submitted')
         return args, env, "SGE_TASK_ID"
-    print("17.server")
-    return args, {"PBS_JOBID": "17.server", "NCPUS": str(args.cpus)}, "PBS_ARRAY_INDEX"
+    print("17.head.pbsserver")  # pbs.pl knows servers of this name only
+    return args, {"PBS_JOBID": "17.head.pbsserver", "NCPUS": str(args.cpus)}, "PBS_ARRAY_INDEX"
 
 
 def run(args: argparse.Namespace, env: dict[str, str], variable: str) -> None:
