@@ -158,3 +158,12 @@ def test_run_pl_within_a_job_keeps_to_its_cpus(tmp_path: Path, name: str) -> Non
     command = [str(ROOT / "utils/run.pl"), "JOB=1:3", f"{tmp_path}/JOB.log", "bash", "-c", script]
     subprocess.run(command, env={**os.environ, name: "1"}, check=True)
     assert {(tmp_path / f"{job}.log").read_text().splitlines()[3] for job in (1, 2, 3)} == {"1"}
+
+
+def test_slurms_srun_is_given_the_jobs_cpus() -> None:
+    """Since Slurm 22.05 it gives its processes one CPU each unless this variable says more."""
+    script = f'. "{ROOT}/path.sh" 2> /dev/null || true; echo "${{SRUN_CPUS_PER_TASK:-none}}"'
+    for given, expected in ((dict(SLURM_CPUS_PER_TASK="3"), "3"), ({}, "none")):
+        env = {"PATH": os.environ["PATH"], **given}
+        done = subprocess.run(["bash", "-euc", script], env=env, capture_output=True, text=True, check=True)
+        assert done.stdout == f"{expected}\n"
