@@ -24,13 +24,13 @@ def read_stats(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
         raise FileNotFoundError(f"no statistics at {path}")
     try:
         stats = np.load(path, allow_pickle=False)
-        missing = {"count", "sum", "sum_square"} - set(getattr(stats, "files", ()))
-        if missing:
-            raise ValueError(f"it has no {', '.join(sorted(missing))}")
-        with stats:
-            count, total, squares = (stats[key].astype(np.float64) for key in ("count", "sum", "sum_square"))
+        found = {key: stats[key].astype(np.float64) for key in getattr(stats, "files", ())}
     except (ValueError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} holds no statistics: {error}") from error
+    missing = {"count", "sum", "sum_square"} - found.keys()
+    if missing:
+        raise ValueError(f"{path} has no {', '.join(sorted(missing))}")
+    count, total, squares = found["count"], found["sum"], found["sum_square"]
     mean = total / count
     return mean, np.sqrt(np.maximum(squares / count - mean**2, 0.0))
 

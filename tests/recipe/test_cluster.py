@@ -91,3 +91,19 @@ def test_data_and_features_by_other_queues(copy: Path, backend: str) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     assert (recipe / "dump/fbank/one_dev/feats.scp").read_text().split()[0] == dev[1].split()[0]
     assert (recipe / "dump/fbank/one_dev/bad_utts").read_text().split()[0] == dev[0].split()[0]
+
+
+def test_a_python_that_is_named_is_not_replaced(copy: Path) -> None:
+    """The quick start makes an environment where there is none, but not in the place of --python."""
+    made = copy.parent / "made"
+    (copy / "local/setup_env.sh").write_text(f'#!/bin/sh\n[ "$1" = --check ] || touch "{made}"\nexit 1\n')
+    (copy.parent / "bin/python3").write_text("#!/bin/sh\nexit 1\n")
+    (copy.parent / "bin/python3").chmod(0o755)
+    env = stub_cluster.environment(copy.parent / "bin", "local")
+    command = [str(copy / "egs/mini/voc1/run.sh")]
+    for words in (["--python", "/none/python"], ["--python=/none/python"]):
+        done = subprocess.run([*command, *words], env=env, capture_output=True, text=True)
+        assert done.returncode == 1 and "missing: a working '/none/python'" in done.stderr, done.stderr
+        assert not made.exists()
+    subprocess.run(command, env=env, capture_output=True)
+    assert made.exists()
