@@ -22,15 +22,16 @@ def read_stats(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no statistics at {path}")
+    keys = ("count", "sum", "sum_square")
     try:
         stats = np.load(path, allow_pickle=False)
-        found = {key: stats[key].astype(np.float64) for key in getattr(stats, "files", ())}
+        missing = [key for key in keys if key not in getattr(stats, "files", ())]
+        if not missing:
+            count, total, squares = (np.asarray(stats[key], dtype=np.float64) for key in keys)
     except (ValueError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} holds no statistics: {error}") from error
-    missing = {"count", "sum", "sum_square"} - found.keys()
     if missing:
-        raise ValueError(f"{path} has no {', '.join(sorted(missing))}")
-    count, total, squares = found["count"], found["sum"], found["sum_square"]
+        raise ValueError(f"{path} has no {', '.join(missing)}")
     mean = total / count
     return mean, np.sqrt(np.maximum(squares / count - mean**2, 0.0))
 
