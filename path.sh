@@ -32,6 +32,8 @@ _path_sh() {
         PATH="${KALDI_ROOT}/egs/wsj/s5/utils:${KALDI_ROOT}/egs/wsj/s5/utils/parallel:${PATH}"
     fi
     export PATH
+    # Slurm's srun gives its processes the CPUs of the job only if it is told so.
+    if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK}"; fi
 
     interpreter=${python:-python3}
     interpreter=${interpreter%% *}

@@ -131,6 +131,13 @@ def visible_devices() -> list[str]:
     return [str(i) for i in range(sum(line.startswith("GPU ") for line in listing.splitlines()))]
 
 
+def usable_cores() -> int:
+    """Cores that jobs may use: those of this process, or fewer where it is itself the job of a queue that says so."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    given = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("NSLOTS") or ""
+    return max(1, min(cores, int(given))) if given.isdigit() else cores
+
+
 class Runner:
     """Runs the jobs of one call and counts those that fail."""
 
@@ -139,8 +146,7 @@ class Runner:
         self.waiting = list(options.indices) or [0]
         self.running: list[Job] = []
         self.failed: list[Path] = []
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.limit = options.max_jobs or max(1, cores // options.num_threads)
+        self.limit = options.max_jobs or max(1, usable_cores() // options.num_threads)
         # A single job sees all devices, as its launcher expects; the jobs of an array get their own.
         devices = visible_devices() if options.gpu and len(self.waiting) > 1 else []
         self.devices = [devices[i : i + options.gpu] for i in range(0, len(devices), max(1, options.gpu))]

@@ -231,14 +231,13 @@ def griffin_lim_system(feats_scp: Path, output_dir: Path, utts: Sequence[str]) -
         ValueError: If features or their settings can't be used.
         OSError: If a file is missing.
     """
-    import yaml
-
     from flowavenet_plugin.data.decoded import write_wav
     from flowavenet_plugin.data.scp import atomic_open, open_feats, write_scp
+    from flowavenet_plugin.data.settings import read_settings
     from flowavenet_plugin.evaluation.griffin_lim import ITERATIONS, GriffinLim
 
     settings_file = feats_scp.parent / "feats_extract.yaml"
-    settings = yaml.safe_load(settings_file.read_text(encoding="utf-8"))
+    settings = read_settings(settings_file)
     vocoder = GriffinLim(settings["feats_extract"], settings["feats_extract_conf"])
     feats, folder = open_feats(feats_scp), output_dir / "griffin_lim" / "wav"
     wavs = {utt: folder / f"{utt}.wav" for utt in utts}

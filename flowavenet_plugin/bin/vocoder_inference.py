@@ -66,11 +66,11 @@ def parse_args(cmd: Sequence[str] | None = None) -> argparse.Namespace:
     parser = get_parser()
     given = parser.parse_args(cmd)
     if given.config is not None:
-        import yaml
+        from flowavenet_plugin.data.settings import read_settings
 
         try:
-            options = yaml.safe_load(given.config.read_text(encoding="utf-8")) or {}
-        except (OSError, yaml.YAMLError) as error:
+            options = read_settings(given.config) or {}
+        except (OSError, ValueError) as error:
             parser.error(f"--config {given.config}: {error}")
         known = {action.dest: action for action in parser._actions if action.dest not in ("config", "help")}
         unknown = sorted(set(options) - set(known))
@@ -145,13 +145,12 @@ def check_tts_config(tts_dir: Path, vocoder: AbsVocoder) -> None:
     Raises:
         ValueError: If they differ; the message is a table.
     """
-    import yaml
-
+    from flowavenet_plugin.data.settings import read_settings
     from flowavenet_plugin.tasks.compatibility import check_config
 
     config_file = tts_dir.absolute().parents[1] / "config.yaml"  # exp/tts_x of exp/tts_x/decode_y/eval1
     if config_file.is_file():
-        check_config(yaml.safe_load(config_file.read_text(encoding="utf-8")), vocoder)
+        check_config(read_settings(config_file), vocoder)
     else:
         logging.info(f"no {config_file}: the TTS model's feature settings were not compared with the vocoder's")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from flowavenet_plugin.data.scp import check_arks, check_same_ids, read_scp
+from flowavenet_plugin.data.scp import check_arks, check_holds_no_code, check_same_ids, read_scp
 
 
 def check_lists(paths: Collection[tuple[str, str, str]], shape_files: Collection[str], n_mels: int, which: str) -> None:
@@ -18,11 +18,14 @@ def check_lists(paths: Collection[tuple[str, str, str]], shape_files: Collection
 
     Raises:
         ValueError: If there is no list, an entry is a shell pipe, an id stands twice or in one list only, a shape file
-            names others, or an archive is broken or holds other bands.
+            names others, or an archive is broken, a pickle, or holds other bands.
     """
     if not paths:
         option = f"--{which.removesuffix('ing').removesuffix('ation')}_data_path_and_name_and_type"
         raise ValueError(f"there is no {which} set: name its lists by {option}")
+    for path, _, kind in paths:
+        if kind == "kaldi_ark":
+            check_holds_no_code(path)
     lists = {str(path): read_scp(path) for path, _, _ in paths}
     first = next(iter(lists))
     for name, entries in lists.items():

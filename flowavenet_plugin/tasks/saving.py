@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from espnet2.train.reporter import Reporter
 
+from flowavenet_plugin.vocoder.loading import read_tensors
+
 
 @contextlib.contextmanager
 def whole_files_only() -> Iterator[None]:
@@ -73,7 +75,7 @@ def finish_last_epoch(output_dir: Path, criteria: Sequence[Sequence[str]]) -> No
         output_dir: Folder of the experiment.
         criteria: ESPnet2's ``best_model_criterion``: phase, figure, "min" or "max".
     """
-    states = torch.load(output_dir / "checkpoint.pth", map_location="cpu", mmap=True, weights_only=False)
+    states = read_tensors(output_dir / "checkpoint.pth", mmap=True)
     reporter = Reporter()
     reporter.load_state_dict(states["reporter"])
     weights = f"{reporter.get_epoch()}epoch.pth"

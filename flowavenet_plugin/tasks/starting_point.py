@@ -6,12 +6,12 @@ import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
 import yaml
 from torch import nn
 
 from flowavenet_plugin.tasks.saving import check_whole
-from flowavenet_plugin.vocoder.loading import PREFIX, check_keys, read_state_dict
+from flowavenet_plugin.tasks.starting_weights import starting_weights
+from flowavenet_plugin.vocoder.loading import check_keys, read_tensors
 
 
 def check_starting_point(args: argparse.Namespace, model: nn.Module) -> None:
@@ -32,13 +32,12 @@ def check_starting_point(args: argparse.Namespace, model: nn.Module) -> None:
     if args.resume and (folder / "checkpoint.pth").exists():
         check_whole(folder / "checkpoint.pth")
         _check_same_options(args, folder, model.vocoder.changeable)
-        states = torch.load(folder / "checkpoint.pth", map_location="cpu", mmap=True, weights_only=False)
+        states = read_tensors(folder / "checkpoint.pth", mmap=True)
         new = f"the options, so that this run can't go on there. {OTHER_RUN}"
         check_keys(model.state_dict(), states["model"], folder / "checkpoint.pth", new)
-    elif not args.ignore_init_mismatch:
-        for path in args.init_param:
-            if ":" not in path:  # else ESPnet2 takes parts of the file
-                _check_weights(path, model)
+    else:
+        for value in args.init_param:
+            starting_weights(value, model, args.ignore_init_mismatch)
 
 
 OTHER_RUN = "Go on with the options of its config.yaml, or start another run (--output_dir; run.sh: --tag)"
@@ -58,10 +57,3 @@ def _check_same_options(args: argparse.Namespace, folder: Path, changeable: Sequ
             old, new = ({key: conf[key] for key in common} for conf in (old, new))
         if name in before and old != new:
             raise ValueError(f"this run can't go on with {name} {new}: {config} has {old}. {OTHER_RUN}")
-
-
-def _check_weights(path: str, model: nn.Module) -> None:
-    if Path(path).name == "checkpoint.pth":
-        raise ValueError(f"--init_param {path} is the checkpoint of a run: give weights, such as latest.pth beside it")
-    found = {PREFIX + key: value for key, value in read_state_dict(path).items()}
-    check_keys(model.state_dict(), found, path, "the options of this training")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import logging
 import sys
@@ -32,9 +33,17 @@ from flowavenet_plugin.tasks.refusals import check_for_several, check_options
 from flowavenet_plugin.tasks.samples import MAX_SECONDS
 from flowavenet_plugin.tasks.segments import CheckPair, SegmentCollate
 from flowavenet_plugin.tasks.starting_point import check_starting_point
+from flowavenet_plugin.tasks.starting_weights import weights_only_in_espnet2
 from flowavenet_plugin.tasks.trainer import VocoderTrainer
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
-from flowavenet_plugin.vocoder.loading import PREFIX, check_keys, read_config, read_state_dict, vocoder_from_config
+from flowavenet_plugin.vocoder.loading import (
+    PREFIX,
+    check_keys,
+    read_config,
+    read_state_dict,
+    unpacked,
+    vocoder_from_config,
+)
 from flowavenet_plugin.vocoder.registry import VOCODERS
 
 vocoder_choices = ClassChoices("vocoder", classes=VOCODERS, type_check=AbsVocoder, default="flowavenet")
@@ -177,7 +186,8 @@ class VocoderTask(AbsTask):
     @classmethod
     def main_worker(cls, args: argparse.Namespace) -> None:
         """Train in this process."""
-        super().main_worker(args)
+        with weights_only_in_espnet2():
+            super().main_worker(args)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()  # a process that ends before its threads do may abort
 
@@ -210,11 +220,11 @@ class VocoderTask(AbsTask):
             FileNotFoundError: If a file is missing.
             ValueError: If the weights don't fit the configuration, or no file is named.
         """
-        if config_file is None:
-            if model_file is None:
-                raise ValueError("give config_file or model_file")
-            config_file = Path(model_file).parent / "config.yaml"
-        args = argparse.Namespace(**read_config(config_file))
+        if config_file is None and model_file is None:
+            raise ValueError("give config_file or model_file")
+        with contextlib.nullcontext() if config_file is not None else unpacked(Path(model_file)) as weights:
+            config_file = weights.parent / "config.yaml" if config_file is None else config_file
+            args = argparse.Namespace(**read_config(config_file))
         args.feats_stats = None  # the checkpoint holds mean and deviation
         model = cls.build_model(args)
         if model_file is not None:
