@@ -32,7 +32,8 @@ from typing import IO, NoReturn
 NAME = Path(sys.argv[0]).name
 JOB_SPEC = re.compile(r"^([A-Za-z_]\w*)=(\d+)(?::(\d+))?$")
 SHELL_WORD = re.compile(r"^(\|\|?|&&|&|;|\d*>&\d|\d*(?:<|>>|>))(.*)$", re.DOTALL)
-KILL_AFTER = 5.0  # seconds between the request to stop and the kill
+#: Seconds between the request to stop and the kill: a training finishes its iteration and saves.
+KILL_AFTER = float(os.environ.get("KILL_AFTER", 60))
 
 
 @dataclass
@@ -223,7 +224,7 @@ def main() -> int:
         runner.stop()
         sys.exit(128 + number)
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, interrupted)
     pause = 0.01
     while runner.waiting or runner.running:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import logging
 from collections.abc import Iterable, Sequence
@@ -11,15 +12,27 @@ from typing import Any, ClassVar
 
 import torch
 from espnet2.train.distributed_utils import DistributedOption
-from espnet2.train.reporter import SubReporter, aggregate, to_reported_value
+from espnet2.train.reporter import Reporter, SubReporter, aggregate, to_reported_value
 from espnet2.train.trainer import Trainer, TrainerOptions
 from espnet2.utils.build_dataclass import build_dataclass
 from torch import nn
 
+from flowavenet_plugin.data.partial import remove_partial
 from flowavenet_plugin.tasks.averaging import WeightAverage
+from flowavenet_plugin.tasks.going_on import Hyper, hyper_parameters, take_up
+from flowavenet_plugin.tasks.options import plain_options
 from flowavenet_plugin.tasks.samples import show_samples
-from flowavenet_plugin.tasks.saving import finish_last_epoch, whole_files_only
+from flowavenet_plugin.tasks.saving import (
+    CHECKPOINT,
+    STOPPED,
+    epochs_of,
+    finish_last_epoch,
+    set_average_aside,
+    whole_files_only,
+)
 from flowavenet_plugin.tasks.schedule import BudgetHalving
+from flowavenet_plugin.tasks.stopped_epoch import EpochUnderWay, read_stopped, restore_random_states
+from flowavenet_plugin.tasks.stopping import Batches, StopAsked, end_stopped
 from flowavenet_plugin.tasks.watch import WatchedBatches
 
 
@@ -33,6 +46,14 @@ class VocoderTrainerOptions(TrainerOptions):
     sample_interval: int
     #: Made by the trainer from ``ema_decay``; no option.
     average: ClassVar[WeightAverage | None] = None
+    #: All options of the training, for its checkpoints.
+    record: ClassVar[dict[str, Any]] = {}
+    #: What the options made of the optimisers.
+    hyper: ClassVar[Hyper] = []
+    #: The middle of an epoch, where the run was stopped before.
+    stopped: ClassVar[dict[str, Any] | None] = None
+    #: The epoch of now.
+    under_way: ClassVar[EpochUnderWay | None] = None
 
 
 class VocoderTrainer(Trainer):
@@ -75,7 +96,25 @@ class VocoderTrainer(Trainer):
     @classmethod
     def build_options(cls, args: argparse.Namespace) -> TrainerOptions:
         """Collect the options."""
-        return build_dataclass(VocoderTrainerOptions, args)
+        options = build_dataclass(VocoderTrainerOptions, args)
+        options.record = plain_options(args)
+        return options
+
+    @staticmethod
+    def resume(
+        checkpoint: str | Path,
+        model: nn.Module,
+        reporter: Reporter,
+        optimizers: Sequence[torch.optim.Optimizer],
+        schedulers: Sequence[Any],
+        scaler: Any,
+        **kwargs: Any,
+    ) -> None:
+        """Load a checkpoint as ESPnet2 does, but for what the options of now say of the optimisers."""
+        now = hyper_parameters(optimizers)
+        others = [None if isinstance(scheduler, BudgetHalving) else scheduler for scheduler in schedulers]
+        Trainer.resume(checkpoint, model, reporter, optimizers, others, scaler, **kwargs)
+        take_up(optimizers, schedulers, now, reporter.get_epoch())
 
     @classmethod
     def run(
@@ -91,22 +130,27 @@ class VocoderTrainer(Trainer):
         Raises:
             ValueError: If an option is out of range.
             RuntimeError: If too many updates in a row had to be skipped.
+            SystemExit: If this process was asked to stop, when all is saved.
         """
         options = trainer_options
         schedulers = _with_halvings(optimizers, schedulers, options)
         if options.ema_decay != 0:
             options.average = WeightAverage(optimizers[0], options.ema_decay)
-        checkpoint = Path(options.output_dir) / "checkpoint.pth"
-        with whole_files_only():
-            if options.resume and checkpoint.exists() and _is_first(distributed_option):
-                finish_last_epoch(checkpoint.parent, options.best_model_criterion)
-            super().run(
-                optimizers=optimizers,
-                schedulers=schedulers,
-                trainer_options=options,
-                distributed_option=distributed_option,
-                **kwargs,
-            )
+        options.hyper = hyper_parameters(optimizers)
+        with whole_files_only(options.record):
+            options.stopped = _put_in_order(options, distributed_option)
+            try:
+                super().run(
+                    optimizers=optimizers,
+                    schedulers=schedulers,
+                    trainer_options=options,
+                    distributed_option=distributed_option,
+                    **kwargs,
+                )
+            except StopAsked as stop:
+                if _is_first(distributed_option) and options.under_way.counts:
+                    options.under_way.save(Path(options.output_dir), options.record)
+                end_stopped(stop, distributed_option.distributed)
 
     @classmethod
     def train_one_epoch(
@@ -114,6 +158,8 @@ class VocoderTrainer(Trainer):
         model: nn.Module,
         iterator: Iterable,
         optimizers: Sequence[torch.optim.Optimizer],
+        schedulers: Sequence[Any],
+        scaler: Any,
         reporter: SubReporter,
         options: Any,
         distributed_option: DistributedOption,
@@ -125,18 +171,35 @@ class VocoderTrainer(Trainer):
             # a resumed run.
             optimizer.zero_grad()
         world_size = distributed_option.dist_world_size if distributed_option.distributed else 1
-        watched = WatchedBatches(iterator, model, optimizers[0], reporter, options, world_size)
-        invalid = super().train_one_epoch(
-            model=model,
-            iterator=watched,
-            optimizers=optimizers,
-            reporter=reporter,
-            options=options,
-            distributed_option=distributed_option,
-            **kwargs,
-        )
+        options.under_way = EpochUnderWay(model, optimizers, schedulers, scaler, reporter)
+        stopped = options.stopped if options.stopped and options.stopped["epoch"] == reporter.get_epoch() else None
+        if stopped is not None:
+            counts = options.under_way.restore(stopped)
+            take_up(optimizers, schedulers, options.hyper, reporter.get_epoch() - 1)
+        batches = Batches(iterator)
+        watched = WatchedBatches(batches, model, optimizers[0], reporter, options, world_size)
+        watched.when_stopped(lambda counts: options.under_way.note(counts, world_size))
+        if stopped is not None:
+            rank = distributed_option.dist_rank if distributed_option.distributed else 0
+            watched.go_on(counts, lambda: restore_random_states(stopped, rank, world_size))
+        try:
+            invalid = super().train_one_epoch(
+                model=model,
+                iterator=watched,
+                optimizers=optimizers,
+                schedulers=schedulers,
+                scaler=scaler,
+                reporter=reporter,
+                options=options,
+                distributed_option=distributed_option,
+                **kwargs,
+            )
+        finally:
+            batches.close()
+        if not distributed_option.distributed:  # else there is no stop before the next epoch
+            options.under_way.note(watched.counts(), world_size)
         watched.close()
-        return invalid
+        return invalid and watched.updates == 0
 
     @classmethod
     def validate_one_epoch(
@@ -148,12 +211,16 @@ class VocoderTrainer(Trainer):
         distributed_option: DistributedOption,
     ) -> None:
         """Validate, and once more with the averaged weights where there are some, which are saved."""
-        super().validate_one_epoch(model, iterator, reporter, options, distributed_option)
+        with contextlib.closing(Batches(iterator, may_stop=not distributed_option.distributed)) as batches:
+            super().validate_one_epoch(model, batches, reporter, options, distributed_option)
         if options.average is None:
             return
         averaged = SubReporter("valid", reporter.get_epoch(), 0)
-        with options.average.applied():
-            super().validate_one_epoch(model, iterator, averaged, options, distributed_option)
+        with (
+            options.average.applied(),
+            contextlib.closing(Batches(iterator, may_stop=not distributed_option.distributed)) as batches,
+        ):
+            super().validate_one_epoch(model, batches, averaged, options, distributed_option)
             if _is_first(distributed_option):
                 torch.save(getattr(model, "module", model).state_dict(), Path(options.output_dir) / "ema.pth")
         reporter.stats["ema_loss"] = [to_reported_value(aggregate(averaged.stats["loss"]))]
@@ -172,11 +239,33 @@ class VocoderTrainer(Trainer):
         epoch = reporter.get_epoch()
         if epoch % options.sample_interval == 0:
             model.eval()
-            show_samples(model.vocoder, iterator, epoch, Path(options.output_dir) / "images", summary_writer)
+            with contextlib.closing(Batches(iterator)) as batches:
+                show_samples(model.vocoder, batches, epoch, Path(options.output_dir) / "images", summary_writer)
 
 
 def _is_first(distributed_option: DistributedOption) -> bool:
     return not distributed_option.distributed or distributed_option.dist_rank == 0
+
+
+def _put_in_order(options: VocoderTrainerOptions, distributed_option: DistributedOption) -> dict[str, Any] | None:
+    """Make good what a kill left undone, and set aside what would pass for this run's.
+
+    Returns:
+        The middle of an epoch to go on with, None: there is none.
+    """
+    folder = Path(options.output_dir)
+    if not options.resume:
+        if _is_first(distributed_option):
+            (folder / STOPPED).unlink(missing_ok=True)
+        return None
+    epochs = epochs_of(folder / CHECKPOINT)
+    if _is_first(distributed_option):
+        remove_partial(folder)
+        if epochs:
+            finish_last_epoch(folder, options.best_model_criterion)
+        if options.average is None:
+            set_average_aside(folder, epochs)
+    return read_stopped(folder, epochs)
 
 
 def _with_halvings(
@@ -184,8 +273,6 @@ def _with_halvings(
 ) -> list[Any]:
     if not options.lr_halvings:
         return list(schedulers)
-    if any(scheduler is not None for scheduler in schedulers):
-        raise ValueError(f"give scheduler or lr_halvings, not both: lr_halvings={list(options.lr_halvings)}")
     schedulers = [BudgetHalving(optimizer, options.lr_halvings, options.max_epoch) for optimizer in optimizers]
     logging.info(f"The learning rate is halved after {', '.join(map(str, options.lr_halvings))} of the epochs")
     return schedulers

@@ -6,7 +6,7 @@ import argparse
 import copy
 import logging
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -25,9 +25,12 @@ from flowavenet_plugin.data.features import FEATS_EXTRACTORS, full_settings
 from flowavenet_plugin.data.scp import check_arks, check_same_ids, read_scp
 from flowavenet_plugin.data.stats import read_stats
 from flowavenet_plugin.tasks.espnet_model import ESPnetVocoderModel
+from flowavenet_plugin.tasks.folder_lock import HELD
+from flowavenet_plugin.tasks.options import convert_numbers, with_numbers
 from flowavenet_plugin.tasks.samples import MAX_SECONDS
 from flowavenet_plugin.tasks.segments import CheckPair, SegmentCollate
 from flowavenet_plugin.tasks.starting_point import check_starting_point
+from flowavenet_plugin.tasks.stopping import SIGNALS, leave_group, listening
 from flowavenet_plugin.tasks.trainer import VocoderTrainer
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
 from flowavenet_plugin.vocoder.loading import PREFIX, check_keys, read_config, read_state_dict, vocoder_from_config
@@ -130,6 +133,7 @@ class VocoderTask(AbsTask):
         Raises:
             ValueError: If there are fewer GPUs than asked for.
         """
+        convert_numbers(args)
         super().check_required_command_args(args)
         if args.ngpu > (found := torch.cuda.device_count()):
             raise ValueError(
@@ -142,19 +146,48 @@ class VocoderTask(AbsTask):
         """Build the optimiser; the last moment before ESPnet2 replaces the folder's config.yaml, so checks come here.
 
         Raises:
-            ValueError: If the checkpoint to resume from, or the weights of ``--init_param``, don't fit the options.
+            ValueError: If the checkpoint to resume from, or the weights of ``--init_param``, don't fit the options; or
+                if another training writes to the folder.
         """
         if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
             check_starting_point(args, model)
+            HELD.take(Path(args.output_dir))
         return super().build_optimizers(args, model)
+
+    @classmethod
+    def main(cls, args: argparse.Namespace | None = None, cmd: Sequence[str] | None = None) -> None:
+        """Train as the command line says; a signal to stop goes to the processes that this one starts.
+
+        Raises:
+            SystemExit: If training was stopped, and saved: 128 and the number of the signal.
+        """
+        args = cls.get_parser().parse_args(cmd) if args is None else args
+        try:
+            with listening(args, hand_on=True):
+                super().main(args=args)
+        except torch.multiprocessing.ProcessExitedException as error:
+            if error.exit_code in {128 + number for number in SIGNALS}:
+                sys.exit(error.exit_code)
+            raise
+
+    @classmethod
+    def get_default_config(cls) -> dict[str, Any]:
+        """Return the configuration that ``--print_config`` prints, with numbers for texts that are numbers."""
+        return with_numbers(super().get_default_config())
 
     @classmethod
     def main_worker(cls, args: argparse.Namespace) -> None:
         """Train in this process; ESPnet2's pass over utterances whose attention is drawn makes our samples."""
         args.num_att_plot = args.num_samples if args.sample_interval > 0 else 0
-        super().main_worker(args)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()  # a process that ends before its threads do may abort
+        try:
+            with listening(args):
+                super().main_worker(args)
+        except SystemExit:  # asked to stop, all is saved
+            leave_group()
+            raise
+        finally:
+            HELD.release()
+        leave_group()
 
     @classmethod
     def build_model_from_file(
