@@ -17,9 +17,9 @@ group_lives() {
 
 # end_group <signal>
 end_group() {
-    trap '' INT TERM HUP USR1
-    echo "$(date '+%Y-%m-%dT%H:%M:%S') (run.sh) SIG$1: what is running is told to end" >&2
+    trap '' INT TERM HUP USR1 PIPE # who read what this prints may be gone
     kill -TERM -- "-${supervised}" 2> /dev/null
+    echo "$(date '+%Y-%m-%dT%H:%M:%S') (run.sh) SIG$1: what is running is told to end" >&2
     while group_lives; do sleep 0.1; done
     exit $((128 + $(kill -l "$1")))
 }

@@ -18,6 +18,7 @@ are then stopped, too.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -220,7 +221,9 @@ def main() -> int:
     def interrupted(number: int, _frame: object) -> NoReturn:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        print(f"{NAME}: stopped by {signal.Signals(number).name}, stopping the jobs", file=sys.stderr)
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        with contextlib.suppress(OSError):  # whoever reads this may be gone
+            print(f"{NAME}: stopped by {signal.Signals(number).name}, stopping the jobs", file=sys.stderr, flush=True)
         runner.stop()
         sys.exit(128 + number)
 

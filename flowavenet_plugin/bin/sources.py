@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -49,10 +51,18 @@ def sound_options(args: argparse.Namespace, config_file: Path | None) -> dict[st
     if args.temperature is not None:
         options["temperature"] = repr(float(args.temperature))
     elif config_file is not None:
-        from flowavenet_plugin.vocoder.loading import read_config
-
-        options["temperature"] = str(read_config(config_file)["vocoder_conf"].get("temperature", "own"))
+        options["temperature"] = _own_temperature(config_file)
     return options
+
+
+def _own_temperature(config_file: Path) -> str:
+    from flowavenet_plugin.vocoder.loading import read_config
+    from flowavenet_plugin.vocoder.registry import VOCODERS
+
+    config = read_config(config_file)
+    defaults = inspect.signature(VOCODERS[config["vocoder"]]).parameters if config["vocoder"] in VOCODERS else {}
+    known = {name: parameter.default for name, parameter in defaults.items()} | config["vocoder_conf"]
+    return repr(float(known["temperature"])) if "temperature" in known else "own"
 
 
 class Making:
@@ -112,6 +122,10 @@ def check_decoding(
 
     folder = gen_scp.absolute().parent.parent
     recorded = read_sources(folder)
+    if not recorded and (folder / "utt2rtf").exists():
+        logging.warning(
+            f"{folder} doesn't tell what its sounds were made of: they aren't compared with what is there now"
+        )
     feats = open_feats(feats_scp) if feats_scp is not None and recorded else {}
     wanted: dict[str, dict[str, str]] = {}
     for utt in wavs:
@@ -123,9 +137,17 @@ def check_decoding(
     return {utt: recorded[utt] for utt in wavs if utt in recorded}
 
 
-@cache
 def _weights_now(model_file: Path) -> str | None:
-    return weights_checksum(model_file) if model_file.exists() else None
+    if not model_file.exists():
+        return None
+    stat = model_file.stat()
+    return _weights_at(model_file, (stat.st_mtime_ns, stat.st_size, stat.st_ino))
+
+
+@cache
+def _weights_at(model_file: Path, _stat: tuple[int, ...]) -> str:
+    """Return :func:`weights_checksum`, once for all sets of an experiment."""
+    return weights_checksum(model_file)
 
 
 def outdated(scores: Mapping[str, Any]) -> str | None:
@@ -139,17 +161,17 @@ def outdated(scores: Mapping[str, Any]) -> str | None:
     model_file = scores["model_file"]
     if model_file and scores["weights"] and (now := _weights_now(Path(model_file))) not in (scores["weights"], None):
         return f"they are of weights {scores['weights']}, but {model_file} holds {now}"
-    for name, wavs, checksums in _audio(scores):
+    for wavs, checksums in _audio(scores):
         from flowavenet_plugin.data.provenance import changed_audio
 
-        there = [utt for utt in wavs if name in ("", "natural") or Path(wavs[utt]).is_file()]
+        there = [utt for utt in wavs if Path(wavs[utt]).is_file()]  # what is gone is told where it is missed
         if changed := changed_audio(wavs, checksums, there):
             return f"{wavs[changed[0]]} isn't the audio that was scored ({len(changed)} of {len(wavs)} utterances)"
     return None
 
 
-def _audio(scores: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str], dict[str, str]]]:
-    """Give name, files and checksums of the natural speech and of each system, as they were scored."""
-    yield "natural", scores["natural"], scores["checksums"]
+def _audio(scores: Mapping[str, Any]) -> Iterator[tuple[dict[str, str], dict[str, str]]]:
+    """Give files and checksums of the natural speech and of each system, as they were scored."""
+    yield scores["natural"], scores["checksums"]
     for system in scores["systems"]:
-        yield system["name"], system["wavs"], system["checksums"]
+        yield system["wavs"], system["checksums"]

@@ -57,11 +57,12 @@ def _check_going_on(args: argparse.Namespace, model: nn.Module, folder: Path) ->
     newest = states if stopped is None else stopped
     if not newest:  # what stopped.pth holds is over
         return
-    recorded = _recorded(newest, folder, checkpoint if stopped is None else folder / STOPPED)
+    source = checkpoint if stopped is None else folder / STOPPED
+    recorded = _recorded(newest, folder, source)
     check_fixed(recorded, args, model.vocoder.changeable)
     take_up_start(args, recorded.options, recorded.source)
     new = f"the options, so that this run can't go on there. {OTHER_RUN}"
-    check_keys(model.state_dict(), newest["model"], recorded.source, new)
+    check_keys(model.state_dict(), newest["model"], source, new)
     _check_criteria(args, states["reporter"]["stats"] if states else {})
     if stopped is None:
         check_complete(recorded, args, epochs)

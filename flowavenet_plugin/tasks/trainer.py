@@ -170,18 +170,8 @@ class VocoderTrainer(Trainer):
             # With accum_grad, gradients of an epoch's odd last iterations would count in the next one, but are lost in
             # a resumed run.
             optimizer.zero_grad()
-        world_size = distributed_option.dist_world_size if distributed_option.distributed else 1
         options.under_way = EpochUnderWay(model, optimizers, schedulers, scaler, reporter)
-        stopped = options.stopped if options.stopped and options.stopped["epoch"] == reporter.get_epoch() else None
-        if stopped is not None:
-            counts = options.under_way.restore(stopped)
-            take_up(optimizers, schedulers, options.hyper, reporter.get_epoch() - 1)
-        batches = Batches(iterator)
-        watched = WatchedBatches(batches, model, optimizers[0], reporter, options, world_size)
-        watched.when_stopped(lambda counts: options.under_way.note(counts, world_size))
-        if stopped is not None:
-            rank = distributed_option.dist_rank if distributed_option.distributed else 0
-            watched.go_on(counts, lambda: restore_random_states(stopped, rank, world_size))
+        watched = _start_epoch(iterator, options, distributed_option)
         try:
             invalid = super().train_one_epoch(
                 model=model,
@@ -195,9 +185,9 @@ class VocoderTrainer(Trainer):
                 **kwargs,
             )
         finally:
-            batches.close()
+            watched.batches.close()
         if not distributed_option.distributed:  # else there is no stop before the next epoch
-            options.under_way.note(watched.counts(), world_size)
+            options.under_way.note(watched.counts(), world_size=1)
         watched.close()
         return invalid and watched.updates == 0
 
@@ -245,6 +235,24 @@ class VocoderTrainer(Trainer):
 
 def _is_first(distributed_option: DistributedOption) -> bool:
     return not distributed_option.distributed or distributed_option.dist_rank == 0
+
+
+def _start_epoch(
+    iterator: Iterable, options: VocoderTrainerOptions, distributed_option: DistributedOption
+) -> WatchedBatches:
+    """Return the batches of an epoch, or the rest of them where the run was stopped in it."""
+    distributed, epoch = distributed_option.distributed, options.under_way
+    rank, world_size = (distributed_option.dist_rank, distributed_option.dist_world_size) if distributed else (0, 1)
+    stopped, options.stopped = options.stopped, None
+    counts = None
+    if stopped is not None and stopped["epoch"] == epoch.reporter.get_epoch():
+        counts = epoch.restore(stopped)
+        take_up(epoch.optimizers, epoch.schedulers, options.hyper, stopped["epoch"] - 1)
+    watched = WatchedBatches(Batches(iterator), epoch.model, epoch.optimizers[0], epoch.reporter, options, world_size)
+    watched.when_stopped(lambda counts: epoch.note(counts, world_size))
+    if counts is not None:
+        watched.go_on(counts, lambda: restore_random_states(stopped, rank, world_size))
+    return watched
 
 
 def _put_in_order(options: VocoderTrainerOptions, distributed_option: DistributedOption) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -64,17 +65,16 @@ def train(recipe: Path, *options: str) -> str:
     return output
 
 
-def alive(word: str) -> list[str]:
-    """Return the command lines with a word in them of all processes."""
-    lines = []
-    for file in Path("/proc").glob("[0-9]*/cmdline"):
+def processes(folder: Path, word: bytes = b"") -> list[int]:
+    """Return the processes that work in a folder, with a word in their command lines."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
         try:
-            line = file.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
+            if (place / "cwd").resolve() == folder and word in (place / "cmdline").read_bytes():
+                found.append(int(place.name))
+        except OSError:  # it has ended
             continue
-        if word in line:
-            lines.append(line)
-    return lines
+    return found
 
 
 def wait_for(path: Path, process: subprocess.Popen) -> None:
@@ -89,11 +89,12 @@ def test_a_signal_to_run_sh_alone_ends_all_and_it_goes_on(recipe: Path, number: 
     process = start(recipe, "--train_args", "--max_epoch 10000")
     exp = recipe / "exp/voc_train"
     wait_for(exp / "1epoch.pth", process)
+    assert processes(recipe, b"flowavenet_plugin.bin.vocoder_train")
     process.send_signal(number)
     output, _ = process.communicate()
     assert process.returncode == 128 + number, output
     assert signal.Signals(number).name in output
-    assert not alive(str(recipe))
+    assert not processes(recipe)
     assert "Training was stopped by SIGTERM" in (exp / "train.log").read_text()
     assert not (exp / ".lock").exists()
     epochs = torch.load(exp / "checkpoint.pth", weights_only=False)["reporter"]["epoch"]
@@ -109,13 +110,9 @@ def test_a_training_that_was_stopped_is_no_failure(recipe: Path) -> None:
     exp = recipe / "exp/voc_train"
     wait_for(exp / "1epoch.pth", process)
     # As Slurm's scancel --signal=USR1 does, to the processes of the job's step.
-    pids = [
-        int(file.parent.name)
-        for file in Path("/proc").glob("[0-9]*/cmdline")
-        if b"-m\0flowavenet_plugin.bin.vocoder_train" in file.read_bytes() and str(recipe).encode() in file.read_bytes()
-    ]
-    for pid in pids:
-        if b"run.pl" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+    for pid in processes(recipe, b"-m\0flowavenet_plugin.bin.vocoder_train"):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes()
+        if b"espnet2.bin.launch" not in words and b"run.pl" not in words:
             os.kill(pid, signal.SIGUSR1)
     output, _ = process.communicate()
     assert process.returncode == 128 + signal.SIGUSR1, output
@@ -125,11 +122,12 @@ def test_a_training_that_was_stopped_is_no_failure(recipe: Path) -> None:
 
 def test_a_job_script_requeues_itself(recipe: Path) -> None:
     """The script of docs/training.md, with stand-ins for sbatch and scontrol."""
-    text = (ROOT / "docs/training.md").read_text().split("#!/usr/bin/env bash\n", 1)[1].split("\n    \n")[0]
-    lines = [line[4:] for line in text.splitlines() if line.startswith("    ")]
+    text = (ROOT / "docs/training.md").read_text()
+    text = "    #!/usr/bin/env bash\n" + text.split("    #!/usr/bin/env bash\n")[1].split("\n\n")[0]
     options = ["--recipe_dir", str(recipe), "--train_config", "train.yaml", "--n_shift", str(tiny_corpus.HOP)]
     options += [word for key, value in FEATS.items() for word in (f"--{key}", str(value))]
-    script = "\n".join(lines).replace("--ngpu 4", f"--ngpu 0 --stop_stage 2 --train_args '--max_epoch 10000' {shlex.join(options)}")
+    options += ["--ngpu", "0", "--stop_stage", "2", "--train_args", "--max_epoch 10000"]
+    script = textwrap.dedent(text).replace("--ngpu 4", shlex.join(options))
     script = script.replace("./run.sh", str(ROOT / "run.sh"))
     assert str(ROOT) in script and "scontrol" in script
     (recipe / "job.sh").write_text(script)
@@ -144,7 +142,7 @@ def test_a_job_script_requeues_itself(recipe: Path) -> None:
     process.send_signal(signal.SIGUSR1)
     output, _ = process.communicate()
     assert (recipe / "requeued").read_text() == "requeue 77\n", output
-    assert not alive(str(recipe))
+    assert not processes(recipe)
 
 
 def test_a_second_run_leaves_the_first_alone(recipe: Path) -> None:
@@ -177,16 +175,26 @@ def tags(*calls: str) -> list[str]:
 
 
 def test_two_settings_never_share_a_name() -> None:
-    settings = ["", "--a 1/4 1/2", "--a 14/12", "--a 1/41/2", "--a 1 4", "--a 14", "--b a=1", "--b a1", "--a b_c", "--a_b c"]
-    settings += ["--a b --c d", "--a b_cd", "--x true", "--xtrue", "--a 1 --b 2", "--a 1 --b 2.0", "--a -1", "--a 1-"]
+    settings = ["", "--a 1/4 1/2", "--a 14/12", "--a 1/41/2", "--a 1 4", "--a 14", "--b a=1", "--b a1", "--a b_c"]
+    settings += [
+        "--a_b c",
+        "--a b --c d",
+        "--a b_cd",
+        "--x true",
+        "--xtrue",
+        "--a 1 --b 2",
+        "--a 1 --b 2.0",
+        "--a -1",
+        "--a 1-",
+    ]
     found = tags(*(f"options_tag {shlex.quote(setting)}" for setting in settings))
     assert len(set(found)) == len(settings), sorted(found)
     assert found[0] == "" and tags("options_tag '--batch_size  4 --use_amp true'") == ["_batch_size4_use_amptrue"]
     assert all("/" not in tag and " " not in tag for tag in found)
     places = tags("place_tag /a/tf", "place_tag /b/tf", "place_tag /b/../a/tf/", "place_tag /a/tf stats.npz")
     assert places[0] == places[2] and len(set(places)) == 3 and all(tag.startswith("tf-") for tag in places)
-    rest = tags("without_schedule '--max_epoch=9 --batch_size 4 --lr_halvings 1/4 1/2 --optim_conf lr=1e-3 --optim_conf eps=1'")
-    assert rest == ["--batch_size 4 --optim_conf eps=1"]
+    given = "--max_epoch=9 --batch_size 4 --lr_halvings 1/4 1/2 --optim_conf lr=1e-3 --optim_conf eps=1"
+    assert tags(f"without_schedule '{given}'") == ["--batch_size 4 --optim_conf eps=1"]
 
 
 def test_features_and_weights_that_are_named_count(recipe: Path) -> None:

@@ -1,4 +1,4 @@
-"""Asked to stop, a training finishes its iteration, saves and ends; started again, it goes on as if without the stop."""
+"""Asked to stop, a training finishes its iteration, saves and ends; started again, it goes on as if never stopped."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_stopped_again_and_again(
     num_workers, exp = whole
     stops = 0
     while True:
-        signal_in_call(1, signal.SIGTERM)
+        signal_in_call(5, signal.SIGTERM)  # the validation before may be done in one go
         try:
             main(command(corpus, tmp_path, num_workers=num_workers))
         except SystemExit:
@@ -145,7 +145,7 @@ def test_stopped_again_and_again(
             assert stops < 99
         else:
             break
-    assert stops >= 9  # three updates in each epoch
+    assert stops >= 4
     assert_equal_experiments(exp, tmp_path)
 
 
