@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from espnet2.tasks.abs_task import AbsTask
+from torch.multiprocessing.spawn import ProcessContext, ProcessExitedException
 
 import tiny_corpus
 from flowavenet_plugin.bin.vocoder_train import main
 from flowavenet_plugin.tasks.espnet_model import ESPnetVocoderModel
+from flowavenet_plugin.tasks.folder_lock import FolderLock
+from flowavenet_plugin.tasks.stopping import REQUEST
 
 #: All that has a state: noise from the random generators, an average, a rate that changes, updates of two iterations.
 RUN = dict(
@@ -250,11 +256,38 @@ def test_the_loading_processes_do_not_hold_the_lock(tmp_path: Path) -> None:
     assert process.stdout.readline() == "ready\n"
     assert process.wait() == -signal.SIGKILL
     try:
-        from flowavenet_plugin.tasks.folder_lock import FolderLock
-
         lock = FolderLock()
         lock.take(tmp_path)
         lock.release()
         assert not list(tmp_path.iterdir())
     finally:
         os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_who_only_starts_others_hands_the_signal_on() -> None:
+    """As ESPnet2 starts a process for each GPU, and waits."""
+    process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
+    process.start()
+    with REQUEST.listen(hand_on=True):
+        signal.raise_signal(signal.SIGUSR1)
+        process.join()
+    assert process.exitcode == -signal.SIGUSR1
+
+
+def test_the_status_of_a_stopped_process_is_that_of_the_one_that_started_it(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ends(code: int) -> Callable[..., None]:
+        def main_of_espnet(cls: type, args: object) -> None:
+            process = multiprocessing.get_context("spawn").Process(target=sys.exit, args=(code,))
+            process.start()
+            while not ProcessContext([process], [str(tmp_path / "none")]).join():
+                pass
+
+        return main_of_espnet
+
+    for code, kind in ((128 + signal.SIGTERM, SystemExit), (1, ProcessExitedException)):
+        monkeypatch.setattr(AbsTask, "main", classmethod(ends(code)))
+        with pytest.raises(kind) as error:
+            main(command(corpus, tmp_path))
+        assert (error.value.code if kind is SystemExit else error.value.exit_code) == code
