@@ -62,7 +62,8 @@ def _own_temperature(config_file: Path) -> str:
     config = read_config(config_file)
     defaults = inspect.signature(VOCODERS[config["vocoder"]]).parameters if config["vocoder"] in VOCODERS else {}
     known = {name: parameter.default for name, parameter in defaults.items()} | config["vocoder_conf"]
-    return repr(float(known["temperature"])) if "temperature" in known else "own"
+    value = known.get("temperature")
+    return repr(float(value)) if isinstance(value, (int, float)) else "own"
 
 
 class Making:
