@@ -40,7 +40,7 @@ skip_bad_utts=false  # leave out recordings that cannot be used (and list them) 
 train_config=conf/train_flowavenet.yaml # model and schedule, looked up in recipe_dir, then beside this file
 train_args=          # more options for training, in quotes, e.g. "--max_epoch 10"
 gta_dir=             # train on generated features: folder of the sets' runs of tts_inference with teacher forcing
-tag=                 # name of the experiment, exp/voc_<tag> (default: from train_config and train_args)
+tag=                 # name of the experiment, exp/voc_<tag> (default: from train_config, train_args without the schedule, gta_dir)
 download_model=      # a model packed by stage 5, file or URL: used instead of training one
 # --- Decoding
 inference_config=conf/decode_flowavenet.yaml # decoding options, looked up as train_config is
@@ -66,6 +66,8 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 run_args=("$@")
 # shellcheck source=utils/parse_options.sh
 . "${root}/utils/parse_options.sh"
+# shellcheck source=local/supervise.sh
+. "${root}/local/supervise.sh" "${run_args[@]}"
 set -euo pipefail
 
 # shellcheck source=local/stage_helpers.sh
@@ -145,7 +147,7 @@ extract_features() {
 }
 
 train() {
-    local dumps=${dumpdir}/${feats_extract}${gta_dir:+_gta} kind name dump command processes=$((ngpu > 1 ? ngpu : 1))
+    local kind name dump command processes=$((ngpu > 1 ? ngpu : 1))
     local options=(--config "${train_config}" "${feats_options[@]}" --feats_stats "${dumps}/${train_set}/feats_stats.npz")
     log "Stage 2: training with ${train_config}, writes ${voc_exp}; follow ${voc_exp}/train.log"
     for kind in train valid; do
@@ -161,6 +163,7 @@ train() {
             "continue that one with its own --tag, or start this one from weights such as ${resume%checkpoint.pth}latest.pth"
         options+=(--init_param "${resume}")
     fi
+    check_free
     mkdir -p "${voc_exp}"
     {   # a script that repeats this call from stage 2 on
         echo '#!/usr/bin/env bash'
@@ -177,8 +180,8 @@ train() {
         --multiprocessing_distributed true -- \
         "${root}/utils/job.sh" "${processes}" ${python} -m flowavenet_plugin.bin.vocoder_train "${options[@]}" \
         --resume true --output_dir "${voc_exp}" ${train_args} 2> "${voc_exp}/launch.log" \
-        || fail_with_logs "training" \
-            "${voc_exp}/$([ -e "${voc_exp}/train.log" ] && echo train || echo launch).log"
+        || { say_if_stopped; fail_with_logs "training" \
+            "${voc_exp}/$(grep -q 'log file:' "${voc_exp}/launch.log" && echo train || echo launch).log"; }
 }
 
 decode() {
@@ -188,7 +191,6 @@ decode() {
         out=${voc_exp}/${inference_tag}/${name}
         log "Stage 3: decoding of ${feats} with ${model_file}, writes ${out}"
         need "${feats}/feats.scp" 1
-        forget_old_audio "${feats}/feats_extract.yaml" "${out}"
         synthesise "${out}" "${feats}/feats.scp" --scp "${feats}/feats.scp"
     done
 }
@@ -200,7 +202,6 @@ speak_first() {
         out=${expdir}/${trained_model%%=*}/${name}
         need "${dumpdir}/${feats_extract}/${name}/feats.scp" 1
         log "Speech of ${name} by ${model_file}, writes ${out}/wav"
-        forget_old_audio "${dumpdir}/${feats_extract}/${name}/feats_extract.yaml" "${out}"
         synthesise "${out}" "${dumpdir}/${feats_extract}/${name}/feats.scp" --scp "${dumpdir}/${feats_extract}/${name}/feats.scp"
         find "${PWD}/${out}/wav" -name '*.wav' | sort
     done
@@ -216,7 +217,6 @@ decode_tts() {
     run=${tts_dir%/*} # exp/tts_x/decode_y of exp/tts_x/decode_y/eval1
     out=${voc_exp}/${inference_tag}/$(basename "${run%/*}")_${run##*/}_${tts_dir##*/}
     log "Stage 3: decoding of ${list} with ${model_file}, writes ${out}"
-    forget_old_audio "${list}" "${out}"
     synthesise "${out}" "${list}" --tts_dir "${tts_dir}" ${tts_stats:+--tts_stats "${tts_stats}"}
     log "Finished: ${PWD}/${out}/wav, real-time factor $(awk '{sum += $2} END {print sum / NR}' "${out}/utt2rtf")"
 }
@@ -279,13 +279,16 @@ all_sets="${train_set} ${decode_sets}"
 
 train_config=$(find_file --train_config "${train_config}")
 inference_config=$(find_file --inference_config "${inference_config}")
-munge() { sed -e 's/--/_/g' -e 's/[^[:alnum:]._-]//g' <<< "$1"; } # options as part of a folder's name
+dumps=${dumpdir}/${feats_extract} # what is trained on
+[ -z "${gta_dir}" ] || dumps+=_gta_$(place_tag "${gta_dir}" "${tts_stats}")
 if [ -n "${download_model}" ]; then
     skip_train=true
     voc_exp=${expdir}/$(basename "${download_model}" .zip)
 else
-    feats_tag=$([ "${feats_extract}" = fbank ] || echo "--${feats_extract} ")${gta_dir:+--gta }
-    [ -n "${tag}" ] || tag=$(basename "${train_config}" .yaml)$(munge "${feats_tag}${train_args}")
+    if [ -z "${tag}" ]; then
+        tag=$(basename "${train_config}" .yaml)$([ "${feats_extract}" = fbank ] || echo "_${feats_extract}")
+        tag+=${gta_dir:+_gta_${dumps##*_gta_}}$(options_tag "$(without_schedule "${train_args}")")
+    fi
     voc_exp=${expdir}/voc_${tag}
 fi
 
@@ -308,7 +311,7 @@ if ! "${skip_data_prep}"; then
         if [ -n "${gta_dir}" ]; then align_generated; fi
     fi
 fi
-if [ -n "${trained_model}" ] && { runs 1 || runs 3; } && [ -z "${tts_dir}" ]; then speak_first; fi
+if [ -n "${trained_model}" ] && { runs 1 || runs 3 || runs 4; } && [ -z "${tts_dir}" ]; then speak_first; fi
 if runs 2 && ! "${skip_train}"; then train; fi
 
 if runs 3 || runs 4 || runs 5; then
@@ -321,7 +324,8 @@ if runs 3 || runs 4 || runs 5; then
     [ -e "${model_file}" ] || die "no weights ${model_file}: run stage 2 first, or name others by --inference_model" \
         "(there are: $(cd "${voc_exp}" 2>/dev/null && echo ./*.pth))"
     if [ -z "${inference_tag}" ]; then
-        inference_tag=$(basename "${inference_config}" .yaml)$(munge "${inference_args}")_$(basename "${model_file}" .pth)
+        inference_tag=$(basename "${inference_config}" .yaml)$(options_tag "${inference_args}")_$(basename "${model_file}" .pth)
+        [ "${model_file}" = "${voc_exp}/${inference_model}" ] || inference_tag+=-$(checksum "$(realpath -m "${model_file}")")
     fi
     if [ -n "${tts_dir}" ]; then
         runs 3 || die "--tts_dir is decoded by stage 3, but --stage ${stage} --stop_stage ${stop_stage} leave it out"

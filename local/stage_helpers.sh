@@ -67,6 +67,53 @@ job_of() {
 
 # cpus_of <command> <n>: the option by which a queue is asked for n CPUs for each job
 cpus_of() { [[ ! $1 =~ ^(slurm|queue|pbs)\.pl ]] || echo "--num_threads $2"; }
+# checksum <text>: eight hexadecimal digits
+checksum() { printf '%08x' "$(printf %s "$1" | cksum | cut -d ' ' -f 1)"; }
+
+# options_tag <options>: options as part of a folder's name. What that can't tell apart a checksum does.
+options_tag() {
+    local words text
+    read -r -a words <<< "$1"
+    text="${words[*]}"
+    sed -e 's/--/_/g' -e 's/[^[:alnum:]._-]//g' <<< "${text}" | tr -d '\n'
+    [[ ${text} =~ ^(\ ?--[a-z_]+\ ([0-9.]+|true|false))*$ ]] || printf -- '-%s' "$(checksum "${text}")"
+}
+
+# place_tag <folder> [<more>]: a place as part of a folder's name
+place_tag() { printf '%s-%s' "$(basename "$1")" "$(checksum "$(realpath -m "$1") ${2:-}")"; }
+
+# without_schedule <options>: what of the options of training makes an experiment. A run takes up the others on its way:
+# how long it is, its learning rate, what it shows and keeps.
+without_schedule() {
+    local words word kept=() keep=true i
+    read -r -a words <<< "$1"
+    for ((i = 0; i < ${#words[@]}; i++)); do
+        word=${words[i]}
+        if [[ ${word} == --* ]]; then
+            keep=true
+            case ${word}=${words[i + 1]:-} in
+                --max_epoch=* | --patience=* | --lr_halvings=* | --optim_conf=lr=* | --max_skipped=* | --keep_nbest_models=* | \
+                    --log_interval=* | --log_level=* | --num_workers=* | --sample_interval=* | --num_samples=*) keep=false ;;
+            esac
+        fi
+        ! "${keep}" || kept+=("${word}")
+    done
+    echo "${kept[*]}"
+}
+
+# Another training's log must not be moved away, nor its run.sh replaced; training itself asks again.
+check_free() {
+    if [ ! -e "${voc_exp}/.lock" ] || ! command -v flock > /dev/null || flock -n "${voc_exp}/.lock" true; then return 0; fi
+    die "another training writes to ${voc_exp}: $(cat "${voc_exp}/.lock"). Wait for it, stop it, or take another --tag"
+}
+
+# A training that was stopped by a signal has saved and is no failure: says so, and ends as the signal would have done.
+say_if_stopped() {
+    local name
+    name=$(tail -n 100 "${voc_exp}/train.log" 2> /dev/null | grep -o 'Training was stopped by SIG[A-Z0-9]*' | tail -n 1) || return 0
+    log "${name}, and has saved: the same command goes on from there"
+    exit $((128 + $(kill -l "${name##*SIG}")))
+}
 
 # check_devices <option> <n>: on this machine there must be so many CUDA devices; a queue's machines are not looked at.
 check_devices() {
@@ -75,19 +122,6 @@ check_devices() {
     found=$(${python} -c 'import torch; print(torch.cuda.device_count())') || die "'${python}' cannot import torch"
     [ "${found}" -ge "$2" ] || die "$1 needs $2 CUDA device(s), but PyTorch sees ${found}: look at nvidia-smi and" \
         "CUDA_VISIBLE_DEVICES, or use the CPU (--ngpu 0 --gpu_inference false)"
-}
-
-# Synthesised audio in a folder is kept from an earlier call only if it was made of the same file of features or
-# settings, by the same weights with the same options: forget_old_audio <file> <folder>
-forget_old_audio() {
-    local now
-    now=$(cksum "${model_file}" "${inference_config}" "$1" && echo "${inference_args} ${tts_stats}")
-    if [ -e "$2/decoded_with" ] && [ "$(cat "$2/decoded_with")" != "${now}" ]; then
-        log "weights, features or options changed: ${2} is decoded anew"
-        rm -rf "${2:?}/wav" "$2/utt2rtf"
-    fi
-    mkdir -p "$2"
-    echo "${now}" > "$2/decoded_with"
 }
 
 # synthesise <folder> <list> <option of the input>...: decodes what is in the list, in parallel jobs
@@ -111,7 +145,7 @@ synthesise() {
 align_generated() {
     local name out
     for name in "${train_set}" "${valid_set}"; do
-        out=${dumpdir}/${feats_extract}_gta/${name}
+        out=${dumps}/${name}
         log "Stage 1: generated features ${gta_dir}/${name}, writes ${out}"
         # shellcheck disable=SC2086
         ${python} -m flowavenet_plugin.bin.align_feats --tts_dir "${gta_dir}/${name}" \
@@ -145,7 +179,7 @@ make_report() {
 
 # Stage 5.
 pack() {
-    local corpus=ljspeech stats=${dumpdir}/${feats_extract}${gta_dir:+_gta}/${train_set}/feats_stats.npz out options
+    local corpus=ljspeech stats=${dumps}/${train_set}/feats_stats.npz out options
     [ -z "${recipe_dir}" ] || corpus=$(basename "$(dirname "${PWD}")") # egs/<corpus>/voc1
     out=${voc_exp}/${voc_exp##*/}_$(basename "${model_file}" .pth).zip
     log "Stage 5: packing, writes ${out} in the format of espnet2.bin.pack, and its model card"

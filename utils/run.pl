@@ -18,6 +18,7 @@ are then stopped, too.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -32,7 +33,8 @@ from typing import IO, NoReturn
 NAME = Path(sys.argv[0]).name
 JOB_SPEC = re.compile(r"^([A-Za-z_]\w*)=(\d+)(?::(\d+))?$")
 SHELL_WORD = re.compile(r"^(\|\|?|&&|&|;|\d*>&\d|\d*(?:<|>>|>))(.*)$", re.DOTALL)
-KILL_AFTER = 5.0  # seconds between the request to stop and the kill
+#: Seconds between the request to stop and the kill: a training finishes its iteration and saves.
+KILL_AFTER = float(os.environ.get("KILL_AFTER", 60))
 
 
 @dataclass
@@ -225,11 +227,13 @@ def main() -> int:
     def interrupted(number: int, _frame: object) -> NoReturn:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        print(f"{NAME}: stopped by {signal.Signals(number).name}, stopping the jobs", file=sys.stderr)
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        with contextlib.suppress(OSError):  # whoever reads this may be gone
+            print(f"{NAME}: stopped by {signal.Signals(number).name}, stopping the jobs", file=sys.stderr, flush=True)
         runner.stop()
         sys.exit(128 + number)
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, interrupted)
     pause = 0.01
     while runner.waiting or runner.running:

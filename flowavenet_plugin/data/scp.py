@@ -19,6 +19,7 @@ import numpy as np
 from kaldiio.matio import read_kaldi
 
 from flowavenet_plugin.data.audio import read_audio
+from flowavenet_plugin.data.partial import partial_path
 
 __all__ = [
     "ArkWriter",
@@ -79,7 +80,7 @@ def atomic_open(path: str | Path) -> Iterator[BinaryIO]:
     """Open for writing under a temporary name; the file gets its own name only when all of it is on the disk."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    temporary = partial_path(path)
     try:
         with open(temporary, "wb") as file:
             yield file

@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from espnet2.train import trainer as espnet_trainer
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from flowavenet_plugin.tasks.refusals import EMA_CRITERION, as_list
 from flowavenet_plugin.tasks.saving import link
+from flowavenet_plugin.vocoder.loading import read_tensors
 
 
 class BestAverages:
@@ -107,9 +109,24 @@ def average_nbest_models(
         _write_averages(there, as_list(nbest), output_dir / f"{phase}.{key}", _suffix(suffix))
 
 
+def take_best_averages(options: Any, checkpoint: Path | None) -> None:
+    """Take the criteria of averaged weights from ESPnet2, which would link an epoch's plain weights by them.
+
+    Args:
+        options: Of the trainer; get ``best_averages`` if there is such a criterion.
+        checkpoint: Of a run that goes on, or None.
+    """
+    own = [mode for phase, key, mode in options.best_model_criterion if (phase, key) == EMA_CRITERION]
+    if not own:
+        return
+    options.best_model_criterion = [c for c in options.best_model_criterion if tuple(c[:2]) != EMA_CRITERION]
+    losses = past_figures(checkpoint, *EMA_CRITERION) if checkpoint else {}
+    options.best_averages = BestAverages(Path(options.output_dir), own[0], options.keep_nbest_models, losses)
+
+
 def past_figures(checkpoint: Path, phase: str, key: str) -> dict[int, float]:
     """Read a figure of all epochs that a checkpoint knows it of."""
-    states = torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=False)
+    states = read_tensors(checkpoint, mmap=True)
     return _figures(states["reporter"]["stats"], phase, key)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import logging
 from collections.abc import Iterable, Sequence
@@ -11,18 +12,22 @@ from typing import Any, ClassVar
 
 import torch
 from espnet2.train.distributed_utils import DistributedOption
-from espnet2.train.reporter import SubReporter, aggregate, to_reported_value
+from espnet2.train.reporter import Reporter, SubReporter, aggregate, to_reported_value
 from espnet2.train.trainer import Trainer, TrainerOptions
 from espnet2.utils.build_dataclass import build_dataclass
 from torch import nn
 
 from flowavenet_plugin.tasks.averaging import WeightAverage
 from flowavenet_plugin.tasks.batches import DealtBatches, seed_all
-from flowavenet_plugin.tasks.best import BestAverages, averages_of_the_best, past_figures
+from flowavenet_plugin.tasks.best import BestAverages, averages_of_the_best, take_best_averages
+from flowavenet_plugin.tasks.going_on import Hyper, hyper_parameters, take_up
+from flowavenet_plugin.tasks.options import plain_options
 from flowavenet_plugin.tasks.refusals import EMA_CRITERION
 from flowavenet_plugin.tasks.samples import show_samples
-from flowavenet_plugin.tasks.saving import finish_last_epoch, whole_files_only
+from flowavenet_plugin.tasks.saving import CHECKPOINT, whole_files_only
 from flowavenet_plugin.tasks.schedule import BudgetHalving
+from flowavenet_plugin.tasks.stopped_epoch import EpochUnderWay, put_in_order, restore_random_states
+from flowavenet_plugin.tasks.stopping import Batches, StopAsked, end_stopped
 from flowavenet_plugin.tasks.watch import WatchedBatches
 
 
@@ -37,6 +42,14 @@ class VocoderTrainerOptions(TrainerOptions):
     #: Made by the trainer from ``ema_decay`` and ``best_model_criterion``; no options.
     average: ClassVar[WeightAverage | None] = None
     best_averages: ClassVar[BestAverages | None] = None
+    #: All options of the training, for its checkpoints.
+    record: ClassVar[dict[str, Any]] = {}
+    #: What the options made of the optimisers.
+    hyper: ClassVar[Hyper] = []
+    #: The middle of an epoch, where the run was stopped before.
+    stopped: ClassVar[dict[str, Any] | None] = None
+    #: The epoch of now.
+    under_way: ClassVar[EpochUnderWay | None] = None
 
 
 class VocoderTrainer(Trainer):
@@ -79,7 +92,25 @@ class VocoderTrainer(Trainer):
     @classmethod
     def build_options(cls, args: argparse.Namespace) -> TrainerOptions:
         """Collect the options."""
-        return build_dataclass(VocoderTrainerOptions, args)
+        options = build_dataclass(VocoderTrainerOptions, args)
+        options.record = plain_options(args)
+        return options
+
+    @staticmethod
+    def resume(
+        checkpoint: str | Path,
+        model: nn.Module,
+        reporter: Reporter,
+        optimizers: Sequence[torch.optim.Optimizer],
+        schedulers: Sequence[Any],
+        scaler: Any,
+        **kwargs: Any,
+    ) -> None:
+        """Load a checkpoint as ESPnet2 does, but for what the options of now say of the optimisers."""
+        now = hyper_parameters(optimizers)
+        others = [None if isinstance(scheduler, BudgetHalving) else scheduler for scheduler in schedulers]
+        Trainer.resume(checkpoint, model, reporter, optimizers, others, scaler, **kwargs)
+        take_up(optimizers, schedulers, now, reporter.get_epoch())
 
     @classmethod
     def run(
@@ -96,26 +127,31 @@ class VocoderTrainer(Trainer):
         Raises:
             ValueError: If an option is out of range.
             RuntimeError: If too many updates in a row had to be skipped.
+            SystemExit: If this process was asked to stop, when all is saved.
         """
         options = trainer_options
         schedulers = _with_halvings(optimizers, schedulers, options)
         if options.ema_decay != 0:
             options.average = WeightAverage(optimizers[0], options.ema_decay)
-        checkpoint = Path(options.output_dir) / "checkpoint.pth"
-        resumed = options.resume and checkpoint.exists()
-        _take_best_averages(options, checkpoint if resumed else None)
-        with whole_files_only(), averages_of_the_best(options.best_averages):
-            if resumed and _is_first(distributed_option):
-                finish_last_epoch(checkpoint.parent, options.best_model_criterion)
-            super().run(
-                optimizers=optimizers,
-                schedulers=schedulers,
-                trainer_options=options,
-                distributed_option=distributed_option,
-                valid_iter_factory=valid_iter_factory,
-                plot_attention_iter_factory=valid_iter_factory.samples,
-                **{name: value for name, value in kwargs.items() if name != "plot_attention_iter_factory"},
-            )
+        options.hyper = hyper_parameters(optimizers)
+        checkpoint = Path(options.output_dir) / CHECKPOINT
+        take_best_averages(options, checkpoint if options.resume and checkpoint.exists() else None)
+        with whole_files_only(options.record), averages_of_the_best(options.best_averages):
+            options.stopped = put_in_order(options, _is_first(distributed_option))
+            try:
+                super().run(
+                    optimizers=optimizers,
+                    schedulers=schedulers,
+                    trainer_options=options,
+                    distributed_option=distributed_option,
+                    valid_iter_factory=valid_iter_factory,
+                    plot_attention_iter_factory=valid_iter_factory.samples,
+                    **{name: value for name, value in kwargs.items() if name != "plot_attention_iter_factory"},
+                )
+            except StopAsked as stop:
+                if _is_first(distributed_option) and options.under_way.counts:
+                    options.under_way.save(Path(options.output_dir), options.record)
+                end_stopped(stop, distributed_option.distributed)
 
     @classmethod
     def train_one_epoch(
@@ -123,6 +159,8 @@ class VocoderTrainer(Trainer):
         model: nn.Module,
         iterator: Iterable,
         optimizers: Sequence[torch.optim.Optimizer],
+        schedulers: Sequence[Any],
+        scaler: Any,
         reporter: SubReporter,
         options: Any,
         distributed_option: DistributedOption,
@@ -135,19 +173,26 @@ class VocoderTrainer(Trainer):
             # With accum_grad, gradients of an epoch's odd last iterations would count in the next one, but are lost in
             # a resumed run.
             optimizer.zero_grad()
-        world_size = distributed_option.dist_world_size if distributed_option.distributed else 1
-        watched = WatchedBatches(iterator, model, optimizers[0], reporter, options, world_size)
-        invalid = super().train_one_epoch(
-            model=model,
-            iterator=watched,
-            optimizers=optimizers,
-            reporter=reporter,
-            options=options,
-            distributed_option=distributed_option,
-            **kwargs,
-        )
+        options.under_way = EpochUnderWay(model, optimizers, schedulers, scaler, reporter)
+        watched = _start_epoch(iterator, options, distributed_option)
+        try:
+            invalid = super().train_one_epoch(
+                model=model,
+                iterator=watched,
+                optimizers=optimizers,
+                schedulers=schedulers,
+                scaler=scaler,
+                reporter=reporter,
+                options=options,
+                distributed_option=distributed_option,
+                **kwargs,
+            )
+        finally:
+            watched.batches.close()
+        if not distributed_option.distributed:  # else there is no stop before the next epoch
+            options.under_way.note(watched.counts(), world_size=1)
         watched.close()
-        return invalid
+        return invalid and watched.updates == 0
 
     @classmethod
     def validate_one_epoch(
@@ -159,12 +204,16 @@ class VocoderTrainer(Trainer):
         distributed_option: DistributedOption,
     ) -> None:
         """Validate, and once more with the averaged weights where there are some, which are saved."""
-        super().validate_one_epoch(model, iterator, reporter, options, distributed_option)
+        with contextlib.closing(Batches(iterator, may_stop=not distributed_option.distributed)) as batches:
+            super().validate_one_epoch(model, batches, reporter, options, distributed_option)
         if options.average is None:
             return
         averaged = SubReporter("valid", reporter.get_epoch(), 0)
-        with options.average.applied():
-            super().validate_one_epoch(model, iterator, averaged, options, distributed_option)
+        with (
+            options.average.applied(),
+            contextlib.closing(Batches(iterator, may_stop=not distributed_option.distributed)) as batches,
+        ):
+            super().validate_one_epoch(model, batches, averaged, options, distributed_option)
             loss = aggregate(averaged.stats["loss"])
             if _is_first(distributed_option):
                 weights = getattr(model, "module", model).state_dict()
@@ -188,21 +237,30 @@ class VocoderTrainer(Trainer):
         if epoch % options.sample_interval == 0:
             model.eval()
             images = Path(options.output_dir) / "images" if options.use_matplotlib else None
-            show_samples(model.vocoder, iterator, epoch, images, summary_writer)
+            with contextlib.closing(Batches(iterator)) as batches:
+                show_samples(model.vocoder, batches, epoch, images, summary_writer)
 
 
 def _is_first(distributed_option: DistributedOption) -> bool:
     return not distributed_option.distributed or distributed_option.dist_rank == 0
 
 
-def _take_best_averages(options: VocoderTrainerOptions, checkpoint: Path | None) -> None:
-    """Take the criteria of averaged weights from ESPnet2, which would link an epoch's plain weights by them."""
-    own = [mode for phase, key, mode in options.best_model_criterion if (phase, key) == EMA_CRITERION]
-    if not own:
-        return
-    options.best_model_criterion = [c for c in options.best_model_criterion if tuple(c[:2]) != EMA_CRITERION]
-    losses = past_figures(checkpoint, *EMA_CRITERION) if checkpoint else {}
-    options.best_averages = BestAverages(Path(options.output_dir), own[0], options.keep_nbest_models, losses)
+def _start_epoch(
+    iterator: Iterable, options: VocoderTrainerOptions, distributed_option: DistributedOption
+) -> WatchedBatches:
+    """Return the batches of an epoch, or the rest of them where the run was stopped in it."""
+    distributed, epoch = distributed_option.distributed, options.under_way
+    rank, world_size = (distributed_option.dist_rank, distributed_option.dist_world_size) if distributed else (0, 1)
+    stopped, options.stopped = options.stopped, None
+    counts = None
+    if stopped is not None and stopped["epoch"] == epoch.reporter.get_epoch():
+        counts = epoch.restore(stopped)
+        take_up(epoch.optimizers, epoch.schedulers, options.hyper, stopped["epoch"] - 1)
+    watched = WatchedBatches(Batches(iterator), epoch.model, epoch.optimizers[0], epoch.reporter, options, world_size)
+    watched.when_stopped(lambda counts: epoch.note(counts, world_size))
+    if counts is not None:
+        watched.go_on(counts, lambda: restore_random_states(stopped, rank, world_size))
+    return watched
 
 
 def _with_halvings(
@@ -210,8 +268,6 @@ def _with_halvings(
 ) -> list[Any]:
     if not options.lr_halvings:
         return list(schedulers)
-    if any(scheduler is not None for scheduler in schedulers):
-        raise ValueError(f"give scheduler or lr_halvings, not both: lr_halvings={list(options.lr_halvings)}")
     schedulers = [BudgetHalving(optimizer, options.lr_halvings, options.max_epoch) for optimizer in optimizers]
     logging.info(f"The learning rate is halved after {', '.join(map(str, options.lr_halvings))} of the epochs")
     return schedulers

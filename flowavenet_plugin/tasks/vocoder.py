@@ -28,12 +28,15 @@ from flowavenet_plugin.data.features import FEATS_EXTRACTORS, full_settings
 from flowavenet_plugin.data.stats import read_stats
 from flowavenet_plugin.tasks.batches import DealtBatches, batches_of, check_shares, deal, processes_of
 from flowavenet_plugin.tasks.espnet_model import ESPnetVocoderModel
+from flowavenet_plugin.tasks.folder_lock import HELD
 from flowavenet_plugin.tasks.lists import check_lists
+from flowavenet_plugin.tasks.options import convert_numbers, with_numbers
 from flowavenet_plugin.tasks.refusals import check_for_several, check_options
 from flowavenet_plugin.tasks.samples import MAX_SECONDS
 from flowavenet_plugin.tasks.segments import CheckPair, SegmentCollate
 from flowavenet_plugin.tasks.starting_point import check_starting_point
 from flowavenet_plugin.tasks.starting_weights import weights_only_in_espnet2
+from flowavenet_plugin.tasks.stopping import SIGNALS, leave_group, listening
 from flowavenet_plugin.tasks.trainer import VocoderTrainer
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
 from flowavenet_plugin.vocoder.loading import (
@@ -146,6 +149,7 @@ class VocoderTask(AbsTask):
             ValueError: If there are fewer GPUs than asked for, options are given that this task can't follow, or a set
                 can't be trained on.
         """
+        convert_numbers(args)
         super().check_required_command_args(args)
         if args.ngpu > (found := torch.cuda.device_count()):
             raise ValueError(
@@ -161,22 +165,29 @@ class VocoderTask(AbsTask):
         """Build the optimiser; the last moment before ESPnet2 replaces the folder's config.yaml, so checks come here.
 
         Raises:
-            ValueError: If the checkpoint to resume from, or the weights of ``--init_param``, don't fit the options.
+            ValueError: If the checkpoint to resume from, or the weights of ``--init_param``, don't fit the options; or
+                if another training writes to the folder.
         """
         if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
             check_starting_point(args, model)
+            HELD.take(Path(args.output_dir))
         return super().build_optimizers(args, model)
 
     @classmethod
     def main(cls, args: argparse.Namespace | None = None, cmd: Sequence[str] | None = None) -> None:
-        """Train, in as many processes as there are to be on this machine.
+        """Train, in as many processes as there are to be on this machine; a signal to stop goes to all of them.
 
         Raises:
+            SystemExit: If training was stopped, and saved: 128 and the number of the signal.
             RuntimeError: If a process was ended from outside; the message names it. The others have been ended, too.
         """
+        args = cls.get_parser().parse_args(cmd) if args is None else args
         try:
-            super().main(args=args, cmd=cmd)
+            with listening(args, hand_on=True):
+                super().main(args=args)
         except ProcessExitedException as error:
+            if error.exit_code in {128 + number for number in SIGNALS}:
+                sys.exit(error.exit_code)
             raise RuntimeError(
                 f"process {error.error_index} of this machine's (counted from 0, process id {error.error_pid}) was "
                 f"ended by {error.signal_name or f'exit status {error.exit_code}'}, and the others with it. If nobody "
@@ -184,12 +195,22 @@ class VocoderTask(AbsTask):
             ) from error
 
     @classmethod
+    def get_default_config(cls) -> dict[str, Any]:
+        """Return the configuration that ``--print_config`` prints, with numbers for texts that are numbers."""
+        return with_numbers(super().get_default_config())
+
+    @classmethod
     def main_worker(cls, args: argparse.Namespace) -> None:
         """Train in this process."""
-        with weights_only_in_espnet2():
-            super().main_worker(args)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()  # a process that ends before its threads do may abort
+        try:
+            with listening(args), weights_only_in_espnet2():
+                super().main_worker(args)
+        except SystemExit:  # asked to stop, all is saved
+            leave_group()
+            raise
+        finally:
+            HELD.release()
+        leave_group()
 
     @classmethod
     def check_sets(cls, args: argparse.Namespace) -> None:
