@@ -37,7 +37,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model() -> ESPnetVocoderModel:
     """Return an untrained model of the voice's sizes."""
     sizes = (tiny_corpus.FS, tiny_corpus.HOP, tiny_corpus.N_MELS)
-    return ESPnetVocoderModel(FloWaveNetVocoder(*sizes, **tiny_corpus.VOCODER_CONF), False)
+    return ESPnetVocoderModel(FloWaveNetVocoder(*sizes, **tiny_corpus.VOCODER_CONF))
 
 
 @pytest.fixture
