@@ -85,8 +85,9 @@ make_venv() {
     "${python}" -m venv --clear "${venv}"
 }
 
-# pip as the environment has it. Without build isolation source packages are built with the pinned tools.
-pip_install() { "${venv}/bin/python" -m pip install --quiet --no-deps --no-build-isolation "$@"; }
+# pip as the environment has it. Without build isolation source packages are built with the pinned tools; through their
+# standard interface, since pip 25 warns of the other one.
+pip_install() { "${venv}/bin/python" -m pip install --quiet --no-deps --no-build-isolation --use-pep517 "$@"; }
 
 # The pins to be installed. Those of requirements-oldest.txt take the place of their like, and of all CUDA libraries.
 all_pins() {

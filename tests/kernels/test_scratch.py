@@ -73,6 +73,7 @@ def forked(child: Callable[[], None]) -> int:
     if process == 0:
         status = 1
         try:
+            torch.set_num_threads(1)  # OpenMP's threads don't live in a forked child
             child()
             status = 0
         finally:
@@ -98,8 +99,6 @@ def test_a_forked_child_writes_into_memory_of_its_own() -> None:
 
 @needs_fork
 def test_a_childs_training_step_leaves_the_parents_gradients() -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # OpenMP's threads don't live in a forked child
     torch.manual_seed(0)
     net = FloWaveNet(n_mels=16, n_block=2, n_flow=1, n_layer=2, filter_size=16, upsample_scales=(4, 4))
     for parameter in net.parameters():
@@ -117,7 +116,6 @@ def test_a_childs_training_step_leaves_the_parents_gradients() -> None:
         kept = [parameter.grad.clone() for parameter in trained]
         assert trained and forked(child) == 0
     assert all(torch.equal(parameter.grad, copy) for parameter, copy in zip(trained, kept, strict=True))
-    torch.set_num_threads(before)
 
 
 @needs_fork
