@@ -32,6 +32,8 @@ _path_sh() {
         PATH="${KALDI_ROOT}/egs/wsj/s5/utils:${KALDI_ROOT}/egs/wsj/s5/utils/parallel:${PATH}"
     fi
     export PATH
+    # Slurm's srun gives its processes the CPUs of the job only if it is told so.
+    if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK}"; fi
 
     interpreter=${python:-python3}
     interpreter=${interpreter%% *}
@@ -53,3 +55,5 @@ _path_sh() {
 
 _path_sh || { unset -f _path_sh _path_sh_look; return 1; }
 unset -f _path_sh _path_sh_look
+# With this srun ends the whole job when one process dies, and names it.
+export SLURM_KILL_BAD_EXIT="${SLURM_KILL_BAD_EXIT:-1}"

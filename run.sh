@@ -12,6 +12,7 @@ ngpu=1               # number of GPUs for training, per machine; 0 is the CPU
 num_nodes=1          # number of machines for training
 nj=16                # number of parallel jobs for features
 inference_nj=4       # number of parallel jobs for decoding
+num_threads=4        # CPUs to ask a queue for: for each job of decoding and scoring, for each GPU of training
 gpu_inference=auto   # decode and score on GPUs: true, false, or auto: if --ngpu is not 0 and there is one
 recipe_dir=          # folder to work in (default: the folder of this file)
 dumpdir=dump         # folder for features
@@ -39,7 +40,7 @@ skip_bad_utts=false  # leave out recordings that cannot be used (and list them) 
 train_config=conf/train_flowavenet.yaml # model and schedule, looked up in recipe_dir, then beside this file
 train_args=          # more options for training, in quotes, e.g. "--max_epoch 10"
 gta_dir=             # train on generated features: folder of the sets' runs of tts_inference with teacher forcing
-tag=                 # name of the experiment, exp/voc_<tag> (default: from train_config and train_args)
+tag=                 # name of the experiment, exp/voc_<tag> (default: from train_config, train_args without the schedule, gta_dir)
 download_model=      # a model packed by stage 5, file or URL: used instead of training one
 # --- Decoding
 inference_config=conf/decode_flowavenet.yaml # decoding options, looked up as train_config is
@@ -65,6 +66,8 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 run_args=("$@")
 # shellcheck source=utils/parse_options.sh
 . "${root}/utils/parse_options.sh"
+# shellcheck source=local/supervise.sh
+. "${root}/local/supervise.sh" "${run_args[@]}"
 set -euo pipefail
 
 # shellcheck source=local/stage_helpers.sh
@@ -76,7 +79,7 @@ check_options() {
     for name in stage stop_stage; do
         [[ ${!name} =~ ^-?[0-9]+$ ]] || die "--${name} takes a whole number, not '${!name}'"
     done
-    for name in ngpu num_nodes nj inference_nj fs n_fft n_shift n_mels ${batch_size:+batch_size}; do
+    for name in ngpu num_nodes nj inference_nj num_threads fs n_fft n_shift n_mels ${batch_size:+batch_size}; do
         [[ ${!name} =~ ^[0-9]+$ ]] || die "--${name} takes a whole number, not '${!name}'"
         [ "${name}" = ngpu ] || [ "${!name}" -gt 0 ] || die "--${name} must be at least 1, not ${!name}"
     done
@@ -85,14 +88,16 @@ check_options() {
     [[ ${griffin_lim} =~ ^(true|false)$ ]] || die "--griffin_lim is true or false, not '${griffin_lim}'"
     [[ -z ${trained_model} || ( ${trained_model} =~ ^[A-Za-z0-9_.-]+=. && -e ${trained_model#*=} ) ]] \
         || die "--trained_model takes name=path of a model that is there, not '${trained_model}'"
-    [ -z "${resume}" ] || [ -f "${resume}" ] || die "--resume ${resume}: no such file"
-    if [ "${num_nodes}" -gt 1 ] && [[ ${cuda_cmd} == run.pl* || ${cuda_cmd} == stdout.pl* ]]; then
+    [ -z "${resume}" ] || [ -e "${resume}" ] || die "--resume ${resume}: no such file or folder"
+    if [ "${num_nodes}" -gt 1 ] && on_this_machine "${cuda_cmd}"; then
         die "--num_nodes ${num_nodes} needs a queue, but cmd_backend is '${cmd_backend}': see cmd.sh"
     elif [ "${num_nodes}" -gt 1 ] && [[ ${cuda_cmd} == ssh.pl* ]]; then
         die "--num_nodes ${num_nodes} is not for ssh.pl: start the processes by torchrun, see docs/training.md"
     fi
     for name in ${train_cmd%% *} ${cuda_cmd%% *} ${decode_cmd%% *}; do
         command -v "${name}" >/dev/null || die "${name} is not in PATH: it is Kaldi's, set KALDI_ROOT (see cmd.sh)"
+        [[ ${name} == run.pl || ${name} == stdout.pl || ${PWD} != *[[:space:]]* ]] \
+            || die "${name} can't work in a folder with a space in its name: ${PWD}"
     done
 }
 
@@ -101,7 +106,7 @@ local_data() {
     local script
     script=$(find_file "data preparation" local/data.sh)
     # shellcheck disable=SC2086  # local_data_opts holds several words
-    "${script}" "$@" --train_set "${train_set}" --valid_set "${valid_set}" --test_sets "${test_sets}" \
+    "${script}" "$@" --python "${python}" --train_set "${train_set}" --valid_set "${valid_set}" --test_sets "${test_sets}" \
         ${db_root:+--db_root "${db_root}"} ${download_dir:+--download_dir "${download_dir}"} ${local_data_opts} \
         || die "${script} failed"
 }
@@ -118,7 +123,7 @@ prepare_data() {
 }
 
 extract_features() {
-    local name jobs parts out
+    local name jobs parts out job
     for name in ${all_sets}; do
         out=${dumpdir}/${feats_extract}/${name}
         log "Stage 1: ${feats_extract} features of data/${name}, writes ${out}"
@@ -126,9 +131,10 @@ extract_features() {
         jobs=$(jobs_for "data/${name}/wav.scp" "${nj}")
         split_list "data/${name}/wav.scp" "${out}/split${jobs}" wav "${jobs}"
         rm -f "${out}"/log/extract_feats.*.log
+        job_of "${train_cmd}" "${jobs}"
         # shellcheck disable=SC2086
         ${train_cmd} JOB=1:"${jobs}" "${out}/log/extract_feats.JOB.log" \
-            env OMP_NUM_THREADS="$(threads_for "${jobs}")" ${python} -m flowavenet_plugin.bin.extract_feats \
+            "${job[@]}" ${python} -m flowavenet_plugin.bin.extract_feats \
             --wav_scp "${out}/split${jobs}/wav.JOB.scp" --output_dir "${out}/split${jobs}/JOB" --merged_dir "${out}" \
             --resample "${resample}" --skip_bad_utts "${skip_bad_utts}" "${feats_options[@]}" \
             || fail_with_logs "feature extraction of data/${name}" "${out}"/log/extract_feats.*.log
@@ -141,7 +147,7 @@ extract_features() {
 }
 
 train() {
-    local dumps=${dumpdir}/${feats_extract}${gta_dir:+_gta} kind name dump
+    local kind name dump command processes=$((ngpu > 1 ? ngpu : 1))
     local options=(--config "${train_config}" "${feats_options[@]}" --feats_stats "${dumps}/${train_set}/feats_stats.npz")
     log "Stage 2: training with ${train_config}, writes ${voc_exp}; follow ${voc_exp}/train.log"
     for kind in train valid; do
@@ -157,6 +163,7 @@ train() {
             "continue that one with its own --tag, or start this one from weights such as ${resume%checkpoint.pth}latest.pth"
         options+=(--init_param "${resume}")
     fi
+    check_free
     mkdir -p "${voc_exp}"
     {   # a script that repeats this call from stage 2 on
         echo '#!/usr/bin/env bash'
@@ -165,15 +172,16 @@ train() {
         echo ' "$@"'
     } > "${voc_exp}/run.sh"
     chmod +x "${voc_exp}/run.sh"
+    command="${cuda_cmd} $(cpus_of "${cuda_cmd}" $((num_threads * processes)))"
     # shellcheck disable=SC2086  # python and train_args hold several words
     ${python} -m espnet2.bin.launch \
-        --cmd "${cuda_cmd} --name $(basename "${voc_exp}" | tr -c '[:alnum:]._\n-' _)" --log "${voc_exp}/train.log" \
+        --cmd "${command} --name $(basename "${voc_exp}" | tr -c '[:alnum:]._\n-' _)" --log "${voc_exp}/train.log" \
         --ngpu "${ngpu}" --num_nodes "${num_nodes}" --init_file_prefix "${voc_exp}/.dist_init_" \
         --multiprocessing_distributed true -- \
-        ${python} -m flowavenet_plugin.bin.vocoder_train "${options[@]}" \
+        "${root}/utils/job.sh" "${processes}" ${python} -m flowavenet_plugin.bin.vocoder_train "${options[@]}" \
         --resume true --output_dir "${voc_exp}" ${train_args} 2> "${voc_exp}/launch.log" \
-        || fail_with_logs "training" \
-            "${voc_exp}/$(grep -q 'log file:' "${voc_exp}/launch.log" && echo train || echo launch).log"
+        || { say_if_stopped; fail_with_logs "training" \
+            "${voc_exp}/$(grep -q 'log file:' "${voc_exp}/launch.log" && echo train || echo launch).log"; }
 }
 
 decode() {
@@ -183,7 +191,6 @@ decode() {
         out=${voc_exp}/${inference_tag}/${name}
         log "Stage 3: decoding of ${feats} with ${model_file}, writes ${out}"
         need "${feats}/feats.scp" 1
-        forget_old_audio "${feats}/feats_extract.yaml" "${out}"
         synthesise "${out}" "${feats}/feats.scp" --scp "${feats}/feats.scp"
     done
 }
@@ -195,7 +202,6 @@ speak_first() {
         out=${expdir}/${trained_model%%=*}/${name}
         need "${dumpdir}/${feats_extract}/${name}/feats.scp" 1
         log "Speech of ${name} by ${model_file}, writes ${out}/wav"
-        forget_old_audio "${dumpdir}/${feats_extract}/${name}/feats_extract.yaml" "${out}"
         synthesise "${out}" "${dumpdir}/${feats_extract}/${name}/feats.scp" --scp "${dumpdir}/${feats_extract}/${name}/feats.scp"
         find "${PWD}/${out}/wav" -name '*.wav' | sort
     done
@@ -211,13 +217,13 @@ decode_tts() {
     run=${tts_dir%/*} # exp/tts_x/decode_y of exp/tts_x/decode_y/eval1
     out=${voc_exp}/${inference_tag}/$(basename "${run%/*}")_${run##*/}_${tts_dir##*/}
     log "Stage 3: decoding of ${list} with ${model_file}, writes ${out}"
-    forget_old_audio "${list}" "${out}"
     synthesise "${out}" "${list}" --tts_dir "${tts_dir}" ${tts_stats:+--tts_stats "${tts_stats}"}
     log "Finished: ${PWD}/${out}/wav, real-time factor $(awk '{sum += $2} END {print sum / NR}' "${out}/utt2rtf")"
 }
 
 score() {
-    local name out options pair tables=""
+    local name out options pair tables="" job
+    job_of "${inference_cmd}" 1
     for name in ${decode_sets}; do
         out=${voc_exp}/${inference_tag}/${name}
         log "Stage 4: scoring of ${out}, writes ${out}/scoring"
@@ -228,7 +234,7 @@ score() {
         ! "${griffin_lim}" || options+=(--griffin_lim)
         for pair in ${compare} ${trained_model:+"${trained_model%%=*}=${expdir}/${trained_model%%=*}"}; do options+=(--compare "${pair}"); done
         # shellcheck disable=SC2086
-        ${inference_cmd} "${out}/scoring/evaluate.log" ${python} -m flowavenet_plugin.bin.evaluate \
+        ${inference_cmd} "${out}/scoring/evaluate.log" "${job[@]}" ${python} -m flowavenet_plugin.bin.evaluate \
             --ref_scp "${dumpdir}/${feats_extract}/${name}/wav.scp" --gen_scp "${out}/wav/wav.scp" \
             --feats_scp "${dumpdir}/${feats_extract}/${name}/feats.scp" --model_file "${model_file}" \
             --utt2rtf "${out}/utt2rtf" "${options[@]}" --title "${voc_exp##*/}" --output_dir "${out}/scoring" \
@@ -254,9 +260,9 @@ inference_model=${checkpoint:-${inference_model}}
 
 cd "${recipe_dir:-${root}}"
 # shellcheck source=cmd.sh
-. "$(find_file "job commands" cmd.sh)"
+. "$(find_file "job commands" ./cmd.sh)" # not one in PATH
 # shellcheck source=path.sh
-. "$(find_file environment path.sh)"
+. "$(find_file environment ./path.sh)"
 check_options
 
 if [ "${fmin}" = auto ]; then [ "${feats_extract}" = fbank ] && fmin=80 || fmin=125; fi
@@ -273,23 +279,26 @@ all_sets="${train_set} ${decode_sets}"
 
 train_config=$(find_file --train_config "${train_config}")
 inference_config=$(find_file --inference_config "${inference_config}")
-munge() { sed -e 's/--/_/g' -e 's/[^[:alnum:]._-]//g' <<< "$1"; } # options as part of a folder's name
+dumps=${dumpdir}/${feats_extract} # what is trained on
+[ -z "${gta_dir}" ] || dumps+=_gta_$(place_tag "${gta_dir}" "${tts_stats}")
 if [ -n "${download_model}" ]; then
     skip_train=true
     voc_exp=${expdir}/$(basename "${download_model}" .zip)
 else
-    feats_tag=$([ "${feats_extract}" = fbank ] || echo "--${feats_extract} ")${gta_dir:+--gta }
-    [ -n "${tag}" ] || tag=$(basename "${train_config}" .yaml)$(munge "${feats_tag}${train_args}")
+    if [ -z "${tag}" ]; then
+        tag=$(basename "${train_config}" .yaml)$([ "${feats_extract}" = fbank ] || echo "_${feats_extract}")
+        tag+=${gta_dir:+_gta_${dumps##*_gta_}}$(options_tag "$(without_schedule "${train_args}")")
+    fi
     voc_exp=${expdir}/voc_${tag}
 fi
 
 if runs 2 && ! "${skip_train}"; then check_devices --ngpu "${ngpu}"; fi
-inference_cmd=${decode_cmd}
+inference_cmd="${decode_cmd} $(cpus_of "${decode_cmd}" "${num_threads}")"
 inference_ngpu=0
 if { runs 3 || runs 4; } && ! "${skip_eval}" && [ "${gpu_inference}" != false ] && [ "${gpu_inference}${ngpu}" != auto0 ]; then
     if [ "${gpu_inference}" = true ]; then check_devices --gpu_inference 1; fi
     if (check_devices --gpu_inference 1) 2> /dev/null; then
-        inference_cmd="${cuda_cmd} --gpu 1"
+        inference_cmd="${cuda_cmd} $(cpus_of "${cuda_cmd}" "${num_threads}") --gpu 1"
         inference_ngpu=1
     fi
 fi
@@ -302,7 +311,7 @@ if ! "${skip_data_prep}"; then
         if [ -n "${gta_dir}" ]; then align_generated; fi
     fi
 fi
-if [ -n "${trained_model}" ] && { runs 1 || runs 3; } && [ -z "${tts_dir}" ]; then speak_first; fi
+if [ -n "${trained_model}" ] && { runs 1 || runs 3 || runs 4; } && [ -z "${tts_dir}" ]; then speak_first; fi
 if runs 2 && ! "${skip_train}"; then train; fi
 
 if runs 3 || runs 4 || runs 5; then
@@ -315,7 +324,8 @@ if runs 3 || runs 4 || runs 5; then
     [ -e "${model_file}" ] || die "no weights ${model_file}: run stage 2 first, or name others by --inference_model" \
         "(there are: $(cd "${voc_exp}" 2>/dev/null && echo ./*.pth))"
     if [ -z "${inference_tag}" ]; then
-        inference_tag=$(basename "${inference_config}" .yaml)$(munge "${inference_args}")_$(basename "${model_file}" .pth)
+        inference_tag=$(basename "${inference_config}" .yaml)$(options_tag "${inference_args}")_$(basename "${model_file}" .pth)
+        [ "${model_file}" = "${voc_exp}/${inference_model}" ] || inference_tag+=-$(checksum "$(realpath -m "${model_file}")")
     fi
     if [ -n "${tts_dir}" ]; then
         runs 3 || die "--tts_dir is decoded by stage 3, but --stage ${stage} --stop_stage ${stop_stage} leave it out"

@@ -116,7 +116,7 @@ def train(name: str, clips: list[Clip], args: argparse.Namespace) -> tuple[FloWa
     """Train a row; returns it, and how fast that went."""
     torch.manual_seed(args.seed)
     np.random.seed(args.seed)
-    model = ESPnetVocoderModel(FloWaveNetVocoder(FS, HOP, N_MELS, **{**options(name), "reversible": False}), False)
+    model = ESPnetVocoderModel(FloWaveNetVocoder(FS, HOP, N_MELS, **{**options(name), "reversible": False}))
     feats = torch.from_numpy(np.concatenate([data["feats"] for _, data in clips]))
     model.vocoder.set_feats_stats(feats.mean(0), feats.std(0))
     optimizer = torch.optim.Adam(model.parameters(), lr=args.lr)

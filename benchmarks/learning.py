@@ -67,13 +67,13 @@ def train(
     torch.manual_seed(seed)
     np.random.seed(seed)
     conf = SIZES if args.config is None else yaml.safe_load(args.config.read_text())["vocoder_conf"]
-    model = ESPnetVocoderModel(FloWaveNetVocoder(fs, HOP, N_MELS, **conf), dequantize)
+    model = ESPnetVocoderModel(FloWaveNetVocoder(fs, HOP, N_MELS, **conf))
     feats = torch.from_numpy(np.concatenate([data["feats"] for _, data in clips]))
     model.vocoder.set_feats_stats(feats.mean(0), feats.std(0))
     model.to(args.device).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.steps)
-    collate = SegmentCollate(HOP, args.frames, train=True)
+    collate = SegmentCollate(HOP, args.frames, train=True, dequantize=dequantize)
     order = np.random.default_rng(seed)
     losses = []
     for _ in range(args.steps):

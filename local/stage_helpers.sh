@@ -5,15 +5,17 @@
 log() { echo "$(date '+%Y-%m-%dT%H:%M:%S') (run.sh) $*"; }
 die() { echo "run.sh: error: $*" >&2; exit 1; }
 
-# fail_with_logs <what failed> <log>...: the end of the logs of failed jobs (three at most), their paths, exit 1.
+# fail_with_logs <what failed> <log>...: the end of the logs of failed jobs (three at most), their paths, exit 1. Their last
+# lines are run.pl's, or those of Kaldi's scripts for queues.
 fail_with_logs() {
     local what=$1 file shown=0
     shift
     for file in "$@"; do
-        if [ -f "${file}" ] && ! tail -n 1 "${file}" | grep -q '^# Ended (code 0)' && [ $((shown += 1)) -le 3 ]; then
+        if [ -f "${file}" ] && ! tail -n 1 "${file}" | grep -Eq '^# (Ended \(code 0\)|Finished at .* with status 0$)' && [ $((shown += 1)) -le 3 ]; then
             { echo "----- the end of ${file}:"; tail -n 25 "${file}"; echo "-----"; } >&2
         fi
     done
+    [ -f "$1" ] || [ "${shown}" -gt 0 ] || die "${what} failed before there was a log in $(dirname "$1")/: see above"
     die "${what} failed, see the logs above ($(dirname "$1")/)"
 }
 
@@ -47,45 +49,92 @@ split_list() {
     split_scp.pl "$1" "${parts[@]}"
 }
 
-# Threads for each of $1 jobs, so that together they keep this machine's cores busy and no more.
-threads_for() {
-    local cores
-    cores=$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
-    echo $((cores > $1 ? cores / $1 : 1))
+# on_this_machine <command>: whether a command of cmd.sh runs its jobs here.
+on_this_machine() { [[ $1 == run.pl* || $1 == stdout.pl* ]]; }
+
+# job_of <command> <n>: the command's n jobs start by these words, which give each its share of the CPUs. A job of a queue
+# has those that it asked for; by ssh.pl the jobs are dealt to the machines in turn.
+job_of() {
+    local jobs=1 machines
+    if on_this_machine "$1"; then
+        jobs=$2
+    elif [[ $1 == ssh.pl* ]]; then
+        machines=$(grep -c . .queue/machines || true)
+        jobs=$((machines > 0 ? ($2 + machines - 1) / machines : $2))
+    fi
+    job=("${root}/utils/job.sh" "${jobs}")
+}
+
+# cpus_of <command> <n>: the option by which a queue is asked for n CPUs for each job
+cpus_of() { [[ ! $1 =~ ^(slurm|queue|pbs)\.pl ]] || echo "--num_threads $2"; }
+# checksum <text>: eight hexadecimal digits
+checksum() { printf '%08x' "$(printf %s "$1" | cksum | cut -d ' ' -f 1)"; }
+
+# options_tag <options>: options as part of a folder's name. What that can't tell apart a checksum does.
+options_tag() {
+    local words text
+    read -r -a words <<< "$1"
+    text="${words[*]}"
+    sed -e 's/--/_/g' -e 's/[^[:alnum:]._-]//g' <<< "${text}" | tr -d '\n'
+    [[ ${text} =~ ^(\ ?--[a-z_]+\ ([0-9.]+|true|false))*$ ]] || printf -- '-%s' "$(checksum "${text}")"
+}
+
+# place_tag <folder> [<more>]: a place as part of a folder's name
+place_tag() { printf '%s-%s' "$(basename "$1")" "$(checksum "$(realpath -m "$1") ${2:-}")"; }
+
+# without_schedule <options>: what of the options of training makes an experiment. A run takes up the others on its way:
+# how long it is, its learning rate, what it shows and keeps.
+without_schedule() {
+    local words word kept=() keep=true i
+    read -r -a words <<< "$1"
+    for ((i = 0; i < ${#words[@]}; i++)); do
+        word=${words[i]}
+        if [[ ${word} == --* ]]; then
+            keep=true
+            case ${word}=${words[i + 1]:-} in
+                --max_epoch=* | --patience=* | --lr_halvings=* | --optim_conf=lr=* | --max_skipped=* | --keep_nbest_models=* | \
+                    --log_interval=* | --log_level=* | --num_workers=* | --sample_interval=* | --num_samples=*) keep=false ;;
+            esac
+        fi
+        ! "${keep}" || kept+=("${word}")
+    done
+    echo "${kept[*]}"
+}
+
+# Another training's log must not be moved away, nor its run.sh replaced; training itself asks again.
+check_free() {
+    if [ ! -e "${voc_exp}/.lock" ] || ! command -v flock > /dev/null || flock -n "${voc_exp}/.lock" true; then return 0; fi
+    die "another training writes to ${voc_exp}: $(cat "${voc_exp}/.lock"). Wait for it, stop it, or take another --tag"
+}
+
+# A training that was stopped by a signal has saved and is no failure: says so, and ends as the signal would have done.
+say_if_stopped() {
+    local name
+    name=$(tail -n 100 "${voc_exp}/train.log" 2> /dev/null | grep -o 'Training was stopped by SIG[A-Z0-9]*' | tail -n 1) || return 0
+    log "${name}, and has saved: the same command goes on from there"
+    exit $((128 + $(kill -l "${name##*SIG}")))
 }
 
 # check_devices <option> <n>: on this machine there must be so many CUDA devices; a queue's machines are not looked at.
 check_devices() {
-    [ "$2" -gt 0 ] && [[ ${cuda_cmd} == run.pl* || ${cuda_cmd} == stdout.pl* ]] || return 0
+    [ "$2" -gt 0 ] && on_this_machine "${cuda_cmd}" || return 0
     local found
     found=$(${python} -c 'import torch; print(torch.cuda.device_count())') || die "'${python}' cannot import torch"
     [ "${found}" -ge "$2" ] || die "$1 needs $2 CUDA device(s), but PyTorch sees ${found}: look at nvidia-smi and" \
         "CUDA_VISIBLE_DEVICES, or use the CPU (--ngpu 0 --gpu_inference false)"
 }
 
-# Synthesised audio in a folder is kept from an earlier call only if it was made of the same file of features or
-# settings, by the same weights with the same options: forget_old_audio <file> <folder>
-forget_old_audio() {
-    local now
-    now=$(cksum "${model_file}" "${inference_config}" "$1" && echo "${inference_args} ${tts_stats}")
-    if [ -e "$2/decoded_with" ] && [ "$(cat "$2/decoded_with")" != "${now}" ]; then
-        log "weights, features or options changed: ${2} is decoded anew"
-        rm -rf "${2:?}/wav" "$2/utt2rtf"
-    fi
-    mkdir -p "$2"
-    echo "${now}" > "$2/decoded_with"
-}
-
 # synthesise <folder> <list> <option of the input>...: decodes what is in the list, in parallel jobs
 synthesise() {
-    local out=$1 list=$2 jobs
+    local out=$1 list=$2 jobs job
     shift 2
     jobs=$(jobs_for "${list}" "${inference_nj}")
+    job_of "${inference_cmd}" "${jobs}"
     split_list "${list}" "${out}/log" keys "${jobs}"
     rm -f "${out}"/log/vocoder_inference.*.log
     # shellcheck disable=SC2086
     ${inference_cmd} JOB=1:"${jobs}" "${out}/log/vocoder_inference.JOB.log" \
-        env OMP_NUM_THREADS="$(threads_for "${jobs}")" ${python} -m flowavenet_plugin.bin.vocoder_inference \
+        "${job[@]}" ${python} -m flowavenet_plugin.bin.vocoder_inference \
         "$@" --key_file "${out}/log/keys.JOB.scp" --model_file "${model_file}" \
         --output_dir "${out}" --config "${inference_config}" --ngpu "${inference_ngpu}" \
         ${batch_size:+--batch_size "${batch_size}"} ${inference_args} \
@@ -96,7 +145,7 @@ synthesise() {
 align_generated() {
     local name out
     for name in "${train_set}" "${valid_set}"; do
-        out=${dumpdir}/${feats_extract}_gta/${name}
+        out=${dumps}/${name}
         log "Stage 1: generated features ${gta_dir}/${name}, writes ${out}"
         # shellcheck disable=SC2086
         ${python} -m flowavenet_plugin.bin.align_feats --tts_dir "${gta_dir}/${name}" \
@@ -107,9 +156,11 @@ align_generated() {
 
 # Stage 4 with --temperatures: decodes and scores at each; a table and a picture of all.
 sweep_temperatures() {
+    local job
     log "Stage 4: temperatures ${temperatures}, writes ${voc_exp}/sweep"
+    job_of "${inference_cmd}" 1
     # shellcheck disable=SC2086
-    ${inference_cmd} "${voc_exp}/sweep/sweep.log" ${python} -m flowavenet_plugin.bin.sweep \
+    ${inference_cmd} "${voc_exp}/sweep/sweep.log" "${job[@]}" ${python} -m flowavenet_plugin.bin.sweep \
         --model_file "${model_file}" --dump_dir "${dumpdir}/${feats_extract}" --experiment "${voc_exp}" \
         --sets ${decode_sets} --temperatures ${temperatures} --inference_config "${inference_config}" \
         --ngpu "${inference_ngpu}" || fail_with_logs "scoring at temperatures" "${voc_exp}/sweep/sweep.log"
@@ -118,15 +169,17 @@ sweep_temperatures() {
 
 # Stage 4: all that was scored of the experiment as one page.
 make_report() {
+    local job
     log "Stage 4: report, writes ${voc_exp}/{report.html,RESULTS.md}"
+    job_of "${decode_cmd}" 1
     # shellcheck disable=SC2086
-    ${decode_cmd} "${voc_exp}/report.log" ${python} -m flowavenet_plugin.bin.report --experiment "${voc_exp}" \
+    ${decode_cmd} "${voc_exp}/report.log" "${job[@]}" ${python} -m flowavenet_plugin.bin.report --experiment "${voc_exp}" \
         --inference_tag "${inference_tag}" || fail_with_logs "the report" "${voc_exp}/report.log"
 }
 
 # Stage 5.
 pack() {
-    local corpus=ljspeech stats=${dumpdir}/${feats_extract}${gta_dir:+_gta}/${train_set}/feats_stats.npz out options
+    local corpus=ljspeech stats=${dumps}/${train_set}/feats_stats.npz out options
     [ -z "${recipe_dir}" ] || corpus=$(basename "$(dirname "${PWD}")") # egs/<corpus>/voc1
     out=${voc_exp}/${voc_exp##*/}_$(basename "${model_file}" .pth).zip
     log "Stage 5: packing, writes ${out} in the format of espnet2.bin.pack, and its model card"

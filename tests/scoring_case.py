@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import kaldiio
@@ -48,6 +49,11 @@ class Case:
         kaldiio.save_ark(str(folder / "feats.ark"), feats, scp=str(folder / "feats.scp"))
         write_scp(folder / "utt2rtf", {utt: 0.5 + 0.1 * number for number, utt in enumerate(UTTS)})
         (folder / "train.log").write_text("1epoch results: [train] loss=2.0, time=1 second, [valid] loss=1.5\n")
+        (folder / "voc_x").mkdir()
+        (folder / "voc_x/best.pth").write_bytes(b"weights")
+        conf = dict(fs=FS, hop_length=HOP, n_mels=MELS)
+        config = dict(vocoder="stub", vocoder_conf={}, feats_extract="fbank", feats_extract_conf=conf)
+        (folder / "voc_x/config.yaml").write_text(json.dumps(config))
         self.monkeypatch = monkeypatch
         monkeypatch.setattr(flowavenet_plugin, "load_vocoder", lambda path, device: StubVocoder())
 

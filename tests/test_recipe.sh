@@ -124,11 +124,14 @@ check "the second run" mini --nj 4
 check "training was complete" grep -q "already reached at max_epoch" ${exp}/train.log
 check "nothing is extracted or decoded again" \
     bash -c "[ -z \"\$(find dump ${decoded} \( -name '*.ark' -o -name '*.wav' \) -newer '${work}/mark')\" ]"
-check "training goes on where it was" mini --stage 2 --stop_stage 2 --tag train_ten_steps --train_args "--max_epoch 3"
+check "training goes on where it was" mini --stage 2 --stop_stage 2 --train_args "--max_epoch 3"
 check "training did go on" bash -c "grep -q 3epoch ${exp}/train.log && ! grep -q 2/3epoch ${exp}/train.log"
-check "other weights are decoded anew" mini --stage 3 --stop_stage 3 --inference_model 2epoch.pth \
+check "sound of other options is made anew" mini --stage 3 --stop_stage 3 --inference_args "--seed 5" \
     --inference_tag decode_flowavenet_valid.loss.best --test_sets dev
-check "and it says so" says "${decoded}/dev is decoded anew"
+check "and it says so" grep -q "weights or options changed: [12] utterances in ${decoded}/dev are decoded anew" "${decoded}/dev/log/vocoder_inference.1.log"
+check "scoring refuses it" refuses "seed is 5" mini --stage 4 --stop_stage 4 --test_sets "" --temperatures ""
+check "packing refuses scores of other weights" refuses "scores.json aren't of now" \
+    mini --stage 5 --inference_model 3epoch.pth --inference_tag decode_flowavenet_valid.loss.best
 check "the experiment's own run.sh" "${exp}/run.sh" --stage 3 --stop_stage 3 --inference_args "--temperature 0" --n_jobs 1
 check "its folder" there ${exp}/decode_flowavenet_temperature0_valid.loss.best/eval1/wav/wav.scp
 check "batches of two, one job" mini --stage 3 --stop_stage 3 --test_sets dev --inference_tag batches --batch_size 2 --inference_nj 1
@@ -149,9 +152,18 @@ check "its audio" there exp/voc_train_ten_steps_valid.loss.best/decode_flowavene
 check "a model that is there speaks before training" mini --nj 4 --stage 1 --stop_stage 1 --trained_model "old=${zip}"
 check "and says where" says "${PWD}/exp/old/eval1/wav/MINI-0024.wav"
 check "at its own temperature" grep -q -- "--temperature none" exp/old/dev/log/vocoder_inference.1.log
-check "and joins the tables" mini --stage 4 --stop_stage 4 --temperatures "" --trained_model "old=${zip}"
+check "and joins the tables" mini --stage 3 --stop_stage 4 --temperatures "" --trained_model "old=${zip}"
 check "beside natural speech and Griffin-Lim" grep -q "^| eval1 old " "${decoded}/eval1/scoring/results.md"
 check "a model that isn't there" refuses "--trained_model takes name=path" mini --trained_model "old=none.zip"
+
+section "several GPUs, on a stand-in"
+cp ../../../tests/pretend_gpus.py "${work}" # --python takes no path with spaces
+gpus=(--python "python3 ${work}/pretend_gpus.py" --gpu_inference false --griffin_lim false --temperatures "")
+check "more than clips to validate by" refuses "the validation set has 3 utterance(s)" mini "${gpus[@]}" --stage 2 --ngpu 4 --tag four
+check "nothing was written" bash -c "[ ! -e exp/voc_four/config.yaml ]"
+check "from data to report" mini "${gpus[@]}" --stage 0 --ngpu 3 --tag three
+check "in three processes" grep -q ":0/3\].*2epoch results" exp/voc_three/train.log
+check "the report" there exp/voc_three/{report.html,RESULTS.md}
 
 section "a run of ESPnet2's tts_inference"
 run=${work}/tts/exp/tts_x/decode_y/eval1
@@ -170,8 +182,9 @@ for name in tr_no_dev dev; do
     sed "s| | ${PWD}/|" "dump/fbank/${name}/feats.scp" > "${work}/tf/${name}/denorm/feats.scp"
 done
 check "it trains" mini --nj 4 --stage 1 --stop_stage 2 --gta_dir "${work}/tf" --resume ${exp}/2epoch.pth --train_args "--max_epoch 1"
-check "from the pairs" lines 20 dump/fbank_gta/tr_no_dev/feats.scp
-check "with its own experiment" there exp/voc_train_ten_steps_gta_max_epoch1/1epoch.pth
+check "from the pairs" lines 20 dump/fbank_gta_tf-*/tr_no_dev/feats.scp
+check "with its own experiment" there exp/voc_train_ten_steps_gta_tf-*/1epoch.pth
+check "not from other weights" refuses "was started from" mini --stage 2 --stop_stage 2 --gta_dir "${work}/tf" --resume ${exp}/3epoch.pth
 check "a set without a run" refuses "${work}/tf/eval1" \
     mini --nj 4 --stage 1 --stop_stage 1 --gta_dir "${work}/tf" --valid_set eval1
 

@@ -18,6 +18,7 @@ are then stopped, too.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -32,7 +33,8 @@ from typing import IO, NoReturn
 NAME = Path(sys.argv[0]).name
 JOB_SPEC = re.compile(r"^([A-Za-z_]\w*)=(\d+)(?::(\d+))?$")
 SHELL_WORD = re.compile(r"^(\|\|?|&&|&|;|\d*>&\d|\d*(?:<|>>|>))(.*)$", re.DOTALL)
-KILL_AFTER = 5.0  # seconds between the request to stop and the kill
+#: Seconds between the request to stop and the kill: a training finishes its iteration and saves.
+KILL_AFTER = float(os.environ.get("KILL_AFTER", 60))
 
 
 @dataclass
@@ -131,6 +133,13 @@ def visible_devices() -> list[str]:
     return [str(i) for i in range(sum(line.startswith("GPU ") for line in listing.splitlines()))]
 
 
+def usable_cores() -> int:
+    """Cores that jobs may use: those of this process, or fewer where it is itself the job of a queue that says so."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    given = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("NSLOTS") or ""
+    return max(1, min(cores, int(given))) if given.isdigit() else cores
+
+
 class Runner:
     """Runs the jobs of one call and counts those that fail."""
 
@@ -139,8 +148,7 @@ class Runner:
         self.waiting = list(options.indices) or [0]
         self.running: list[Job] = []
         self.failed: list[Path] = []
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.limit = options.max_jobs or max(1, cores // options.num_threads)
+        self.limit = options.max_jobs or max(1, usable_cores() // options.num_threads)
         # A single job sees all devices, as its launcher expects; the jobs of an array get their own.
         devices = visible_devices() if options.gpu and len(self.waiting) > 1 else []
         self.devices = [devices[i : i + options.gpu] for i in range(0, len(devices), max(1, options.gpu))]
@@ -219,11 +227,13 @@ def main() -> int:
     def interrupted(number: int, _frame: object) -> NoReturn:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        print(f"{NAME}: stopped by {signal.Signals(number).name}, stopping the jobs", file=sys.stderr)
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        with contextlib.suppress(OSError):  # whoever reads this may be gone
+            print(f"{NAME}: stopped by {signal.Signals(number).name}, stopping the jobs", file=sys.stderr, flush=True)
         runner.stop()
         sys.exit(128 + number)
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, interrupted)
     pause = 0.01
     while runner.waiting or runner.running:

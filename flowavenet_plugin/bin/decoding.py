@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from flowavenet_plugin.bin.sources import Making
     from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
 
 
@@ -34,13 +36,18 @@ def batches(keys: Sequence[str], feats: Mapping[str, Any], size: int) -> Iterato
 class Decoder:
     """A vocoder with the options of the command line."""
 
-    def __init__(self, vocoder: AbsVocoder, args: argparse.Namespace) -> None:
+    def __init__(self, vocoder: AbsVocoder, args: argparse.Namespace, making: Making) -> None:
         """Get the vocoder ready; it is good for nothing but inference afterwards.
+
+        Args:
+            vocoder: A loaded vocoder.
+            args: Options of the command.
+            making: What is kept beside each sound.
 
         Raises:
             ValueError: If an option is out of range, or this vocoder doesn't know it.
         """
-        self._vocoder, self._args = vocoder, args
+        self._vocoder, self._args, self._making = vocoder, args, making
         for option, method in (("batch_size", "inference_batch"), ("chunk_frames", "stream")):
             if getattr(args, option) > (option == "batch_size") and not hasattr(vocoder, method):
                 raise ValueError(f"{type(vocoder).__name__} takes no --{option} {getattr(args, option)}")
@@ -92,7 +99,8 @@ class Decoder:
         fs = self._vocoder.fs
         rtf = (time.perf_counter() - start) * fs / sum(len(samples) for samples in sounds.values())
         for key, samples in sounds.items():
-            write_sound(self._args.output_dir, key, samples, fs, rtf)
+            made_of = functools.partial(self._making.source, feats[key].numpy())
+            write_sound(self._args.output_dir, key, samples, fs, rtf, made_of)
         return dict.fromkeys(feats, rtf)
 
     def _synthesise(self, feats: list[Tensor]) -> list[Tensor]:
@@ -131,8 +139,10 @@ def _precision(vocoder: AbsVocoder, args: argparse.Namespace) -> Any:
     return getattr(torch, args.dtype)
 
 
-def write_sound(output_dir: Path, key: str, samples: Any, fs: int, rtf: float) -> None:
-    """Write an utterance's wav file and its real-time factor.
+def write_sound(
+    output_dir: Path, key: str, samples: Any, fs: int, rtf: float, made_of: Callable[[Path], Mapping[str, str]]
+) -> None:
+    """Write an utterance's wav file, what it was made of, and its real-time factor.
 
     Raises:
         ValueError: If samples (numpy) are not finite.
@@ -140,6 +150,7 @@ def write_sound(output_dir: Path, key: str, samples: Any, fs: int, rtf: float) -
     import numpy as np
 
     from flowavenet_plugin.data.decoded import locked, wav_path, write_wav
+    from flowavenet_plugin.data.provenance import add_source
 
     if not np.isfinite(samples).all():
         raise ValueError(f"utterance {key}: {int((~np.isfinite(samples)).sum())} of {len(samples)} samples not finite")
@@ -148,8 +159,11 @@ def write_sound(output_dir: Path, key: str, samples: Any, fs: int, rtf: float) -
         logging.warning(
             f"{key}: {clipped} of {len(samples)} samples clipped, the largest is {np.abs(samples).max():.2f}"
         )
-    write_wav(wav_path(output_dir, key), samples, fs)
+    path = wav_path(output_dir, key)
+    write_wav(path, samples, fs)
+    source = made_of(path)
     with locked(output_dir), open(output_dir / "utt2rtf", "a", encoding="utf-8") as file:
         file.write(f"{key} {rtf:.6f}\n")  # at once, as a run may be killed
+        add_source(output_dir, key, source)
     level = logging.DEBUG if sys.stderr.isatty() else logging.INFO
     logging.log(level, f"{key}: {len(samples) / fs:.2f} s of speech, real-time factor {rtf:.4f}")

@@ -148,15 +148,18 @@ def evaluate(args: argparse.Namespace, command: Sequence[str]) -> str:
         ValueError: On bad input; with the utterance and the numbers.
         FileNotFoundError: If a file is missing.
     """
-    from flowavenet_plugin.bin import scoring, scoring_files
+    from flowavenet_plugin.bin import baseline, scoring, scoring_files
+    from flowavenet_plugin.bin.sources import check_decoding, weights_checksum
 
     check_options(args)
     natural, synthesised = scoring.read_lists(args.ref_scp, args.gen_scp)
+    settings, options = decoding_settings(args.inference_config, args.inference_args, args.model_file)
+    weights = weights_checksum(args.model_file) if args.model_file else None
+    sources = check_decoding(synthesised, args.gen_scp, weights, args.feats_scp, options)
     dataset = args.ref_scp.absolute().parent.name
     systems = [scoring.System("", args.gen_scp, synthesised)]
     systems += [scoring.find_system(spec, list(natural), dataset) for spec in args.compare]
     factors = scoring.read_real_time_factors(args.utt2rtf, synthesised, args.gen_scp) if args.utt2rtf else {}
-    settings = decoding_settings(args.inference_config, args.inference_args)
     device, vocoder, tolerance = "cuda" if args.ngpu else "cpu", None, args.length_tolerance
     if args.model_file:
         from flowavenet_plugin import load_vocoder
@@ -164,7 +167,7 @@ def evaluate(args: argparse.Namespace, command: Sequence[str]) -> str:
         vocoder = load_vocoder(args.model_file, device=device)
         tolerance = vocoder.hop_length if tolerance is None else tolerance
     if args.griffin_lim:
-        systems.append(scoring_files.griffin_lim_system(args.feats_scp, args.output_dir, list(natural)))
+        systems.append(baseline.griffin_lim_system(args.feats_scp, args.output_dir, list(natural)))
     found = scoring.compare(natural, systems, tolerance)
     likelihoods = measure_with(vocoder, args, natural, found, device) if vocoder is not None else {}
     return scoring_files.write(
@@ -175,6 +178,7 @@ def evaluate(args: argparse.Namespace, command: Sequence[str]) -> str:
         likelihood_columns(likelihoods),
         factors,
         settings=settings,
+        made_by=scoring_files.made_by(args.model_file, weights, sources),
         command=command,
     )
 
@@ -189,22 +193,33 @@ def measure_with(vocoder: AbsVocoder, args: argparse.Namespace, natural: dict, f
     return measure_likelihoods(vocoder, natural, args.feats_scp, found.samples, device)
 
 
-def decoding_settings(config: Path | None, arguments: str) -> dict[str, Any]:
-    """Temperature and seed that the synthesis was run with, as far as its options are given here.
+def decoding_settings(
+    config: Path | None, arguments: str, model_file: Path | None
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Read how the synthesis is run, as far as its options are given here.
+
+    Returns:
+        Temperature and seed, to be shown; and all options that the sound depends on, as they are kept beside it.
 
     Raises:
         FileNotFoundError: If there is no such configuration.
     """
     if config is None and not arguments:
-        return {}
+        return {}, {}
     from flowavenet_plugin.bin import vocoder_inference
+    from flowavenet_plugin.bin.sources import sound_options
+    from flowavenet_plugin.vocoder.loading import unpacked
 
     if config is not None and not config.is_file():
         raise FileNotFoundError(f"--inference_config: no such file: {config}")
     command = [] if config is None else ["--config", str(config)]
     command += ["--scp=-", "--model_file=-", "--output_dir=-", *shlex.split(arguments)]
     options = vocoder_inference.parse_args(command)
-    return {"temperature": options.temperature, "seed": options.seed}
+    shown = {"temperature": options.temperature, "seed": options.seed}
+    if model_file is None:
+        return shown, sound_options(options, None)
+    with unpacked(model_file) as weights:
+        return shown, sound_options(options, weights.parent / "config.yaml")
 
 
 def main(cmd: Sequence[str] | None = None) -> None:

@@ -177,7 +177,7 @@ class Extraction:
 
     def _check_bad(self) -> None:
         """Raises ValueError where nothing should be published."""
-        if not self.wav_list:
+        if not self.wav_list and not self.skip_bad_utts:
             raise ValueError(f"{self._describe_bad()}; no good one is left")
         if self.bad and not self.skip_bad_utts and (self.dir / DONE).exists():
             raise ValueError(f"{self._describe_bad()}; the earlier result in {self.dir} was left as it is")

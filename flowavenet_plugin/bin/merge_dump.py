@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from flowavenet_plugin.bin.extract_feats import DONE, write_settings
 from flowavenet_plugin.data.scp import check_arks, check_feats, check_same_ids, read_scp, write_scp
+from flowavenet_plugin.data.settings import read_settings
 from flowavenet_plugin.data.stats import write_stats
 
 LISTS = ("feats.scp", "wav.scp", "utt2num_samples", "utt2num_frames")
@@ -45,7 +45,7 @@ def read_part(folder: Path) -> tuple[dict[str, dict[str, str]], dict[str, Any]]:
     if not (folder / DONE).is_file():
         raise ValueError(f"{folder} is unfinished (no {DONE} in it): run its extract_feats again")
     lists = {name: read_scp(folder / name) for name in LISTS}
-    settings = yaml.safe_load((folder / "feats_extract.yaml").read_text())
+    settings = read_settings(folder / "feats_extract.yaml")
     for name in LISTS[1:]:
         check_same_ids(lists["feats.scp"], lists[name], str(folder / "feats.scp"), str(folder / name))
     shapes = check_arks(folder / "feats.scp")
@@ -86,7 +86,7 @@ def merge(split_dirs: Sequence[Path], output_dir: Path) -> int:
 
     Raises:
         ValueError: On a part that is unfinished or damaged, parts made with different settings, or an utterance that
-            is in two of them.
+            is in two of them, or no utterance in any.
         FileNotFoundError: If a file of a part is missing.
     """
     merged: dict[str, dict[str, str]] = {name: {} for name in (*LISTS, "bad_utts")}
@@ -106,6 +106,9 @@ def merge(split_dirs: Sequence[Path], output_dir: Path) -> int:
             lists["bad_utts"] = read_scp(folder / "bad_utts")
         for name, entries in lists.items():
             merged[name].update(entries)
+    if not origin:
+        bad = merged["bad_utts"]
+        raise ValueError(f"none of {len(bad)} utterances is good: {'; '.join([*bad.values()][:3])}")
     total = sum(map(int, merged["utt2num_frames"].values()))
     write(output_dir, merged, settings, add_stats(split_dirs, total))
     return len(origin)

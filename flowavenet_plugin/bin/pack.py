@@ -49,9 +49,10 @@ def collect(args: argparse.Namespace, folder: Path) -> list[str]:
         Names of the files beside weights and configuration.
 
     Raises:
-        ValueError: If the weights don't fit the configuration.
+        ValueError: If the weights don't fit the configuration, or results aren't theirs.
         OSError: If a file can't be read.
     """
+    from flowavenet_plugin.bin.sources import weights_checksum
     from flowavenet_plugin.evaluation.model_card import model_card
     from flowavenet_plugin.vocoder.loading import load_vocoder, read_config
 
@@ -65,7 +66,9 @@ def collect(args: argparse.Namespace, folder: Path) -> list[str]:
         config["feats_stats"] = "feats_stats.npz"
         shutil.copyfile(args.feats_stats, folder / "feats_stats.npz")
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-    tables = copy_results(args.results_dir, folder) if args.results_dir is not None else ""
+    tables = ""
+    if args.results_dir is not None:
+        tables = copy_results(args.results_dir, folder, weights_checksum(args.model_file, config_file))
     card = model_card(
         title=args.title or args.outpath.stem,
         archive=args.outpath.name,
@@ -81,12 +84,17 @@ def collect(args: argparse.Namespace, folder: Path) -> list[str]:
     return sorted({path.name for path in folder.iterdir()} - {"config.yaml", args.model_file.name})
 
 
-def copy_results(results_dir: Path, folder: Path) -> str:
-    """Take the first utterance of the last set as the sample, with that set's picture; return all sets' tables."""
+def copy_results(results_dir: Path, folder: Path, weights: str) -> str:
+    """Take the first utterance of the last set as the sample, with that set's picture; return all sets' tables.
+
+    Raises:
+        ValueError: If results are of other weights, or of other audio than is there now.
+    """
     from flowavenet_plugin.data.scp import read_scp
 
     rows: list[str] = []
     for results in sorted(results_dir.glob("*/scoring/results.md")):
+        check_results(results.with_name("scores.json"), weights)
         lines = [line for line in results.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
         rows += [line for line in lines if line not in rows]  # one heading for all sets
         decoded = results.parents[1]
@@ -95,6 +103,26 @@ def copy_results(results_dir: Path, folder: Path) -> str:
         if (decoded / "scoring" / "samples.png").exists():
             shutil.copyfile(decoded / "scoring" / "samples.png", folder / "samples.png")
     return "".join(f"{row}\n" for row in rows)
+
+
+def check_results(path: Path, weights: str) -> None:
+    """Refuse scores that aren't of these weights and of the audio that is there.
+
+    Raises:
+        ValueError: With the reason.
+    """
+    from flowavenet_plugin.bin.report_scores import read_scores
+    from flowavenet_plugin.bin.sources import outdated
+
+    what = "Decode and score again (run.sh: --stage 3), or pack without --results_dir"
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: it would tell which weights the results are of. {what}")
+    scores = read_scores(path)
+    why = outdated(scores)
+    if why is None and scores["weights"] != weights:
+        why = f"they are of weights {scores['weights']}, those to be packed are {weights}"
+    if why is not None:
+        raise ValueError(f"the results of {path} aren't of now: {why}. {what}")
 
 
 @contextlib.contextmanager

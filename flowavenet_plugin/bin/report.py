@@ -124,8 +124,9 @@ def make_section(every: Sequence[Scored], dataset: str, args: argparse.Namespace
     return Section(dataset, rows, clips, heard, worst_lines(rows[0].columns))
 
 
-def make_curves(experiment: Path) -> list[Curve]:
-    """Draw the losses and likelihoods, and take the picture of the temperature sweep, as far as they are there."""
+def make_curves(experiment: Path, weights: str | None) -> list[Curve]:
+    """Draw the losses and likelihoods, and take the picture of these weights' temperature sweep, as they are there."""
+    from flowavenet_plugin.data.provenance import read_sources
     from flowavenet_plugin.evaluation.page import Curve
     from flowavenet_plugin.evaluation.pictures import draw_likelihood, draw_losses
     from flowavenet_plugin.evaluation.plots import read_losses
@@ -139,7 +140,10 @@ def make_curves(experiment: Path) -> list[Curve]:
         if parts["log_likelihood"]:  # a vocoder of another kind has none
             curves.append(Curve("Log-likelihood of the same segments", to_png(draw_likelihood(parts))))
     sweep = experiment / "sweep" / "sweep.png"
-    if sweep.is_file():
+    of = read_sources(experiment / "sweep").get("sweep", {}).get("weights")
+    if sweep.is_file() and of not in (weights, None):
+        logging.warning(f"{sweep} is left out: it is of weights {of}, not {weights}")
+    elif sweep.is_file() and of is not None:
         curves.append(Curve("Scores against the temperature of the noise", sweep.read_bytes(), wide=True))
     return curves
 
@@ -171,7 +175,7 @@ def report(args: argparse.Namespace, command: Sequence[str]) -> Path:
         first["title"],
         f"Decoding {tag}, weights {weights}, {environment['date']}",
         [make_section(every, dataset, args) for dataset in datasets],
-        make_curves(args.experiment),
+        make_curves(args.experiment, first["weights"]),
         notes,
         {"decoding": tag, "weights": first["model_file"], **first["settings"], **environment},
         config.read_text(encoding="utf-8") if config.is_file() else "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,12 +33,14 @@ def find_scores(experiment: Path, tag: str | None) -> tuple[str, list[Scored]]:
     """Find all scored sets of an experiment.
 
     Returns:
-        The tag to show first, and all sets, of that tag first.
+        The tag to show first, and all sets, of that tag first. Those of other tags that aren't of now are left out.
 
     Raises:
         FileNotFoundError: If there are none, or none of that tag.
-        ValueError: If a file is damaged.
+        ValueError: If a file is damaged, or scores of that tag are of other audio or weights than are there now.
     """
+    from flowavenet_plugin.bin.sources import outdated
+
     paths = sorted(experiment.glob("*/*/scoring/scores.json"))
     if not paths:
         raise FileNotFoundError(f"no */*/scoring/scores.json in {experiment}: score a decoding first")
@@ -45,7 +48,13 @@ def find_scores(experiment: Path, tag: str | None) -> tuple[str, list[Scored]]:
         tag = max(paths, key=lambda path: path.stat().st_mtime).parents[2].name
     found = []
     for path in paths:
-        found.append(Scored(path.parents[2].name, path.parents[1].name, read_scores(path)))
+        scored = Scored(path.parents[2].name, path.parents[1].name, read_scores(path))
+        if (why := outdated(scored.scores)) is None:
+            found.append(scored)
+        elif scored.tag == tag:
+            raise ValueError(f"{path} isn't of now: {why}. Decode and score again (run.sh: --stage 3)")
+        else:
+            logging.warning(f"{path} is left out: {why}")
     first = [scored for scored in found if scored.tag == tag]
     if not first:
         raise FileNotFoundError(f"no {tag}/*/scoring/scores.json in {experiment}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -51,18 +50,6 @@ class Comparison(NamedTuple):
     level: dict[str, float]
     columns: list[list[Column]]
     remarks: list[str]
-
-
-def fingerprint(*paths: Path) -> str:
-    """Return what tells whether files have changed, by their content: lists are written again by each run."""
-    checksums = []
-    for path in paths:
-        checksum = 0
-        with open(path, "rb") as file:
-            while block := file.read(2**24):
-                checksum = zlib.crc32(block, checksum)
-        checksums.append(f"{checksum:08x}")
-    return " ".join(checksums)
 
 
 def read_lists(ref_scp: Path, gen_scp: Path) -> tuple[dict[str, str], dict[str, str]]:
@@ -146,7 +133,8 @@ def model_columns(system: System, natural: Mapping[str, str]) -> list[Column]:
 
 
 def _likelihoods_of(system: System, natural: Mapping[str, str]) -> list[Column]:
-    """Columns of its scores.json; none, with a warning, if that's of other speech: that couldn't be compared."""
+    """Columns of its scores.json; none, with a warning, if that's of other speech, or its audio isn't of now."""
+    from flowavenet_plugin.data.provenance import changed_audio
     from flowavenet_plugin.evaluation.table import Column
 
     path = system.source / "scoring" / "scores.json"
@@ -156,8 +144,15 @@ def _likelihoods_of(system: System, natural: Mapping[str, str]) -> list[Column]:
         scores = json.loads(path.read_text(encoding="utf-8"))
         columns = [Column(**column) for column in scores["systems"][0]["columns"] if column["name"] in _LIKELIHOODS]
         others = [utt for utt in natural if Path(natural[utt]).absolute() != Path(scores["natural"].get(utt, ""))]
+        then = scores.get("checksums")
+        pairs = [] if then is None else [(natural, then), (system.wavs, scores["systems"][0]["checksums"])]
+        changed = [wavs[utt] for wavs, sums in pairs for utt in changed_audio(wavs, sums, natural) if utt in sums]
     except (ValueError, TypeError, KeyError, IndexError) as error:
         raise ValueError(f"--compare {system.name}: {path} is not of evaluate: {error!r}") from None
+    if then is None or changed:
+        why = f"is of another {changed[0]}" if changed else "doesn't tell of which audio it is"
+        logging.warning(f"no log-likelihood of {system.name}: {path} {why}. Score it again")
+        return []
     if others:
         logging.warning(
             f"no log-likelihood of {system.name}: {path} is of other natural speech, for instance for {others[0]}: "

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import shutil
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flowavenet_plugin.bin.scoring import Comparison, System, fingerprint, model_columns
+from flowavenet_plugin.bin.scoring import Comparison, System, model_columns
 
 if TYPE_CHECKING:
     from flowavenet_plugin.evaluation.table import Column
@@ -30,6 +30,7 @@ def write(
     likelihoods: Sequence[Column],
     factors: Mapping[str, float],
     settings: Mapping[str, Any],
+    made_by: Mapping[str, Any],
     command: Sequence[str],
 ) -> str:
     """Write everything below ``args.output_dir``.
@@ -42,6 +43,7 @@ def write(
         likelihoods: Columns of the first system alone.
         factors: Its real-time factors.
         settings: How it was synthesised.
+        made_by: By what, see :func:`made_by`.
         command: Program and arguments.
 
     Returns:
@@ -71,9 +73,30 @@ def write(
     for system, columns in zip(systems, every, strict=True):
         write_figures(args.output_dir / "compare" / system.name if system.name else args.output_dir, columns)
     write_versa(args.output_dir, natural, systems, words)
-    write_scores(args, natural, systems, every, found, settings, words, title)
+    write_scores(args, natural, systems, every, found, settings, made_by, words, title)
     write_results(args.output_dir, title, table, every[0], found, command)
     return table
+
+
+def made_by(
+    model_file: Path | None, weights: str | None, sources: Mapping[str, Mapping[str, str]]
+) -> dict[str, str | None]:
+    """Say which weights made the first system: those of now, else those that are known beside its sounds.
+
+    Args:
+        model_file: Weights of now; None: not given.
+        weights: Their checksum.
+        sources: Utterance -> what its sound was made of.
+
+    Returns:
+        ``model_file`` and ``weights``, each may be None.
+    """
+    from flowavenet_plugin.bin.sources import place
+
+    known = {(source.get("weights"), place(source, "model")) for source in sources.values()}
+    if model_file is None and len(known) == 1:
+        weights, model_file = known.pop()
+    return {"model_file": str(model_file.absolute()) if model_file else None, "weights": weights}
 
 
 def write_picture(args: argparse.Namespace, natural: Mapping[str, str], system: System, title: str) -> None:
@@ -107,15 +130,21 @@ def versa_folder(output_dir: Path, system: System) -> Path:
 
 
 def versa_columns(output_dir: Path, system: System) -> list[Column]:
-    """Read VERSA's results of a system, where there are any; those of other utterances don't count.
+    """Read VERSA's results of a system, where there are any; those of other utterances or other audio don't count.
 
     Raises:
         ValueError: If the file isn't of its scorer.
     """
+    from flowavenet_plugin.data.provenance import audio_checksums, read_sources
     from flowavenet_plugin.evaluation import versa
 
     path = versa_folder(output_dir, system) / versa.RESULT
     if not path.is_file():
+        return []
+    asked = {utt: source.get("sound") for utt, source in read_sources(path.parent).items()}
+    if any(asked.get(utt) != now for utt, now in audio_checksums(system.wavs).items()):
+        logging.warning(f"{path} is of other audio than {system.source}: renamed, score with VERSA again")
+        os.replace(path, path.with_name(f"{path.name}.old"))
         return []
     answers = versa.read_result(path.read_text(encoding="utf-8"), path)
     return versa.columns({utt: answers[utt] for utt in system.wavs if utt in answers})
@@ -138,6 +167,7 @@ def write_versa(
     output_dir: Path, natural: Mapping[str, str], systems: Sequence[System], words: Mapping[str, str]
 ) -> None:
     """Write the lists, the configuration and the commands for VERSA's scorer: versa/run.sh runs them all."""
+    from flowavenet_plugin.data.provenance import audio_checksums, write_sources
     from flowavenet_plugin.data.scp import atomic_open, write_scp
     from flowavenet_plugin.evaluation import versa
 
@@ -148,6 +178,8 @@ def write_versa(
     commands = []
     for system in systems:
         folder = versa_folder(output_dir, system)
+        sounds = audio_checksums(system.wavs)
+        write_sources(folder, {utt: {"sound": sound} for utt, sound in sounds.items()})  # what its results are of
         for name, wavs in (("gt.scp", natural), ("pred.scp", system.wavs)):
             write_scp(folder / name, {utt: Path(path).absolute() for utt, path in wavs.items()})
         if transcribed:
@@ -171,10 +203,12 @@ def write_scores(
     columns: Sequence[Sequence[Column]],
     found: Comparison,
     settings: Mapping[str, Any],
+    made_by: Mapping[str, Any],
     text: Mapping[str, str],
     title: str,
 ) -> None:
-    """Write scores.json, all that the report needs."""
+    """Write scores.json, all that the report needs; checksums tell which audio it is of."""
+    from flowavenet_plugin.data.provenance import audio_checksums
     from flowavenet_plugin.data.scp import atomic_open
     from flowavenet_plugin.evaluation.table import to_json
 
@@ -183,15 +217,17 @@ def write_scores(
         "dataset": args.ref_scp.absolute().parent.name,
         "fs": found.fs,
         "level": found.level,
-        "model_file": str(args.model_file.absolute()) if args.model_file else None,
+        **made_by,
         "settings": dict(settings),
         "remarks": found.remarks,
         "natural": {utt: str(Path(path).absolute()) for utt, path in natural.items()},
+        "checksums": audio_checksums(natural),
         "text": text,
         "systems": [
             {
                 "name": system.name,
                 "wavs": {utt: str(Path(path).absolute()) for utt, path in system.wavs.items()},
+                "checksums": audio_checksums(system.wavs),
                 "columns": [to_json(column) for column in own],
             }
             for system, own in zip(systems, columns, strict=True)
@@ -217,39 +253,3 @@ def write_results(
         notes.append("\n".join(["Worst utterances:", "", *worst]))
     with atomic_open(output_dir / "results.md") as file:
         file.write(results_markdown(title, table, "\n\n".join(notes), command).encode())
-
-
-def griffin_lim_system(feats_scp: Path, output_dir: Path, utts: Sequence[str]) -> System:
-    """Synthesise with Griffin-Lim what isn't there yet, or was made of other features, into ``griffin_lim/wav/``.
-
-    Args:
-        feats_scp: Features; feats_extract.yaml lies beside.
-        output_dir: Folder of the results.
-        utts: Utterances wanted.
-
-    Raises:
-        ValueError: If features or their settings can't be used.
-        OSError: If a file is missing.
-    """
-    import yaml
-
-    from flowavenet_plugin.data.decoded import write_wav
-    from flowavenet_plugin.data.scp import atomic_open, open_feats, write_scp
-    from flowavenet_plugin.evaluation.griffin_lim import ITERATIONS, GriffinLim
-
-    settings_file = feats_scp.parent / "feats_extract.yaml"
-    settings = yaml.safe_load(settings_file.read_text(encoding="utf-8"))
-    vocoder = GriffinLim(settings["feats_extract"], settings["feats_extract_conf"])
-    feats, folder = open_feats(feats_scp), output_dir / "griffin_lim" / "wav"
-    wavs = {utt: folder / f"{utt}.wav" for utt in utts}
-    now = f"{fingerprint(feats_scp, settings_file)} iterations {ITERATIONS} seed {vocoder.seed}"
-    mark = output_dir / "griffin_lim" / "made_of"
-    if not mark.is_file() or mark.read_text() != now:
-        shutil.rmtree(folder, ignore_errors=True)
-        with atomic_open(mark) as file:
-            file.write(now.encode())
-    for utt, path in wavs.items():
-        if not path.exists():
-            write_wav(path, vocoder(feats[utt]), vocoder.fs)
-    write_scp(folder / "wav.scp", wavs)
-    return System("griffin_lim", folder, {utt: str(path) for utt, path in wavs.items()})

@@ -10,7 +10,6 @@ import argparse
 import json
 import logging
 import math
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,23 +41,15 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def decode(args: argparse.Namespace, temperature: float, dataset: str) -> Path:
-    """Synthesise a set, unless it is there, by these weights.
+    """Synthesise a set, unless it is there, of these features by these weights.
 
     Returns:
         Its folder.
     """
     from flowavenet_plugin.bin import vocoder_inference
-    from flowavenet_plugin.bin.scoring import fingerprint
 
     folder = args.experiment / f"temperature{temperature:g}_{args.model_file.stem}" / dataset
     feats = args.dump_dir / dataset / "feats.scp"
-    config = [args.inference_config] if args.inference_config else []
-    now, mark = fingerprint(args.model_file, feats, *config), folder / "decoded_with"
-    if mark.is_file() and mark.read_text() != now:
-        logging.info(f"weights, features or options changed: {folder} is decoded anew")
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    mark.write_text(now)
     options = ["--config", str(args.inference_config)] if args.inference_config else []
     options += ["--scp", str(feats), "--model_file", str(args.model_file), "--output_dir", str(folder)]
     vocoder_inference.main([*options, "--temperature", str(temperature), "--ngpu", str(args.ngpu)])
@@ -71,12 +62,11 @@ def score(args: argparse.Namespace, temperature: float, dataset: str, folder: Pa
     Returns:
         The content of scores.json.
     """
-    import yaml
-
     from flowavenet_plugin.bin import evaluate
+    from flowavenet_plugin.data.settings import read_settings
 
     dump = args.dump_dir / dataset
-    settings = yaml.safe_load((dump / "feats_extract.yaml").read_text(encoding="utf-8"))
+    settings = read_settings(dump / "feats_extract.yaml")
     options = [f"--ref_scp={dump}/wav.scp", f"--gen_scp={folder}/wav/wav.scp", f"--output_dir={folder}/scoring"]
     options += [f"--utt2rtf={folder}/utt2rtf", f"--title={args.experiment.absolute().name}"]
     options += [f"--inference_config={args.inference_config}"] if args.inference_config else []
@@ -96,6 +86,7 @@ def sweep(args: argparse.Namespace, command: Sequence[str]) -> str:
         ValueError: If a temperature is negative.
         OSError: If a file is missing.
     """
+    from flowavenet_plugin.data.provenance import write_sources
     from flowavenet_plugin.data.scp import atomic_open
     from flowavenet_plugin.evaluation.pictures import draw_sweep
     from flowavenet_plugin.evaluation.report import results_markdown
@@ -117,6 +108,7 @@ def sweep(args: argparse.Namespace, command: Sequence[str]) -> str:
     table, folder = markdown(rows), args.experiment / "sweep"
     with atomic_open(folder / "sweep.png") as file:
         draw_sweep(points(results)).savefig(file, format="png")
+    write_sources(folder, {"sweep": {"weights": scores["weights"]}})  # of all
     notes = "\n".join(["Best temperatures:", "", *best(results)])
     with atomic_open(folder / "sweep.md") as file:
         file.write(results_markdown(args.experiment.absolute().name, table, notes, command).encode())

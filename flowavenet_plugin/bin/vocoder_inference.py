@@ -1,6 +1,7 @@
 """Turn features into sound: feats.scp -> wav/*.wav, wav/wav.scp and the real-time factor of each utterance.
 
-What is there already is left as it is, so that a stopped run goes on where it was. Several runs with different
+What is there already is left as it is, so that a stopped run goes on where it was; but what was made of other features,
+by other weights or with other options (``made_of`` tells) is made anew. Several runs with different
 ``--key_file`` may write into one folder at once.
 """
 
@@ -9,13 +10,16 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from espnet2.utils.types import float_or_none, str2bool
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from flowavenet_plugin.bin.sources import Making
     from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
 
 
@@ -66,11 +70,11 @@ def parse_args(cmd: Sequence[str] | None = None) -> argparse.Namespace:
     parser = get_parser()
     given = parser.parse_args(cmd)
     if given.config is not None:
-        import yaml
+        from flowavenet_plugin.data.settings import read_settings
 
         try:
-            options = yaml.safe_load(given.config.read_text(encoding="utf-8")) or {}
-        except (OSError, yaml.YAMLError) as error:
+            options = read_settings(given.config) or {}
+        except (OSError, ValueError) as error:
             parser.error(f"--config {given.config}: {error}")
         known = {action.dest: action for action in parser._actions if action.dest not in ("config", "help")}
         unknown = sorted(set(options) - set(known))
@@ -100,7 +104,8 @@ def inference(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from flowavenet_plugin.bin.decoding import Decoder, batches
-    from flowavenet_plugin.data.decoded import update_lists, wav_path
+    from flowavenet_plugin.bin.sources import Making
+    from flowavenet_plugin.data.decoded import update_lists
     from flowavenet_plugin.data.scp import open_feats, read_scp
     from flowavenet_plugin.data.tts_run import GeneratedFeats, check_not_normalised
     from flowavenet_plugin.vocoder.loading import load_vocoder
@@ -117,15 +122,15 @@ def inference(args: argparse.Namespace) -> None:
             f"{len(unknown)} of {len(keys)} utterances of {args.key_file} are not in {args.scp or args.tts_dir}: "
             f"{unknown[:5]}"
         )
-    todo = [key for key in keys if not wav_path(args.output_dir, key).exists()]
-    logging.info(f"{len(keys)} utterances, {len(keys) - len(todo)} of them done before")
+    making = Making(args)
+    todo = to_make(keys, feats, args.output_dir, making)
     rtfs = {}
     if todo:
         vocoder = load_vocoder(args.model_file, args.train_config, "cuda" if args.ngpu else "cpu")
         if args.tts_dir is not None:
             check_tts_config(args.tts_dir, vocoder)
         try:
-            decode = Decoder(vocoder, args)
+            decode = Decoder(vocoder, args, making)
             with tqdm(total=len(todo), disable=not sys.stderr.isatty(), unit="utt") as progress:
                 for keys in batches(todo, feats, args.batch_size):
                     batch = {key: torch.from_numpy(feats[key]) for key in keys}
@@ -139,19 +144,38 @@ def inference(args: argparse.Namespace) -> None:
         logging.info(f"mean real-time factor (seconds per second of speech): {sum(rtfs.values()) / len(rtfs):.4f}")
 
 
+def to_make(keys: Sequence[str], feats: Mapping[str, np.ndarray], output_dir: Path, making: Making) -> list[str]:
+    """Return the utterances whose sound isn't there, or isn't what would be made now."""
+    from flowavenet_plugin.data.decoded import wav_path
+    from flowavenet_plugin.data.provenance import kept, read_sources
+
+    recorded = read_sources(output_dir)
+    todo, old = [], 0
+    for key in keys:
+        path = wav_path(output_dir, key)
+        there = path.exists()
+        if there and key in recorded and kept(path, recorded[key], making.wanted(feats[key])):
+            continue
+        todo.append(key)
+        old += there
+    logging.info(f"{len(keys)} utterances, {len(keys) - len(todo)} of them done before")
+    if old:
+        logging.info(f"features, weights or options changed: {old} utterances in {output_dir} are decoded anew")
+    return todo
+
+
 def check_tts_config(tts_dir: Path, vocoder: AbsVocoder) -> None:
     """Compare the features of the TTS experiment that a run belongs to with the vocoder's, if its config is there.
 
     Raises:
         ValueError: If they differ; the message is a table.
     """
-    import yaml
-
+    from flowavenet_plugin.data.settings import read_settings
     from flowavenet_plugin.tasks.compatibility import check_config
 
     config_file = tts_dir.absolute().parents[1] / "config.yaml"  # exp/tts_x of exp/tts_x/decode_y/eval1
     if config_file.is_file():
-        check_config(yaml.safe_load(config_file.read_text(encoding="utf-8")), vocoder)
+        check_config(read_settings(config_file), vocoder)
     else:
         logging.info(f"no {config_file}: the TTS model's feature settings were not compared with the vocoder's")
 

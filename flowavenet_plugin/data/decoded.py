@@ -1,4 +1,4 @@
-"""A folder of synthesised sound: wav/*.wav, wav/wav.scp and utt2rtf, which several jobs may fill at once."""
+"""A folder of synthesised sound: wav/*.wav, wav/wav.scp, utt2rtf and made_of, which several jobs may fill at once."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from flowavenet_plugin.data.partial import partial_path
+from flowavenet_plugin.data.provenance import read_sources, write_sources
 from flowavenet_plugin.data.scp import write_scp
 
 
@@ -28,7 +30,7 @@ def wav_path(output_dir: Path, key: str) -> Path:
 def write_wav(path: Path, samples: np.ndarray, fs: int) -> None:
     """Write 16-bit PCM, all or nothing; samples (in [-1, 1]) beyond full scale are clipped."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = partial_path(path)
     try:
         soundfile.write(partial, samples, fs, subtype="PCM_16", format="WAV")
         os.replace(partial, path)
@@ -37,7 +39,7 @@ def write_wav(path: Path, samples: np.ndarray, fs: int) -> None:
 
 
 def update_lists(output_dir: Path, keys: Sequence[str]) -> None:
-    """Bring wav/wav.scp up to date, all utterances there are by now, and utt2rtf into the same order."""
+    """Bring wav/wav.scp up to date, all utterances there are by now, and the other lists into the same order."""
     with locked(output_dir):
         done = {key: wav_path(output_dir, key) for key in keys}
         write_scp(output_dir / "wav" / "wav.scp", {key: path for key, path in done.items() if path.exists()})
@@ -47,6 +49,8 @@ def update_lists(output_dir: Path, keys: Sequence[str]) -> None:
             lines = (output_dir / "utt2rtf").read_text(encoding="utf-8").splitlines()
             rtfs = dict(line.split() for line in lines if len(line.split()) == 2)
         write_scp(output_dir / "utt2rtf", {key: rtfs[key] for key in keys if key in rtfs})
+        sources = read_sources(output_dir)
+        write_sources(output_dir, {key: sources[key] for key in keys if key in sources})
 
 
 @contextmanager

@@ -19,6 +19,7 @@ import numpy as np
 from kaldiio.matio import read_kaldi
 
 from flowavenet_plugin.data.audio import read_audio
+from flowavenet_plugin.data.partial import partial_path
 
 __all__ = [
     "ArkWriter",
@@ -26,6 +27,7 @@ __all__ = [
     "atomic_open",
     "check_arks",
     "check_feats",
+    "check_holds_no_code",
     "check_fit",
     "check_same_ids",
     "open_feats",
@@ -78,7 +80,7 @@ def atomic_open(path: str | Path) -> Iterator[BinaryIO]:
     """Open for writing under a temporary name; the file gets its own name only when all of it is on the disk."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    temporary = partial_path(path)
     try:
         with open(temporary, "wb") as file:
             yield file
@@ -258,6 +260,26 @@ def check_arks(path: str | Path, base_dir: str | Path | None = None) -> dict[str
     """
     feats = open_feats(path, base_dir)
     return {utt: feats.shape(utt) for utt in feats}
+
+
+def check_holds_no_code(path: str | Path) -> None:
+    """Check a list that kaldiio is to read: it would unpickle an object that stands in the place of a matrix or sound.
+
+    Raises:
+        FileNotFoundError: If the list is missing.
+        ValueError: If a file of the list is missing, an entry is a pickle, or kaldiio may take it for another place.
+    """
+    for utt, entry in read_scp(path).items():
+        match = _ARK_ENTRY.fullmatch(entry)
+        if "[" in entry or entry == "-" or (not match and ":" in entry):
+            raise ValueError(f"{path}: utterance {utt}: '{entry}' is neither FILE nor FILE:OFFSET")
+        name = match[1] if match else entry
+        if not os.path.isfile(name):
+            raise ValueError(f"{utt}: no such file: {name} (listed in {path})")
+        with open(name, "rb") as file:
+            file.seek(int(match[2]) if match else 0)
+            if file.read(3) == b"PKL":
+                raise ValueError(f"{path}: utterance {utt}: '{entry}' is a pickle, which may hold code")
 
 
 class ArkWriter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +22,16 @@ def read_stats(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no statistics at {path}")
-    with np.load(path) as stats:
-        missing = {"count", "sum", "sum_square"} - set(stats.files)
-        if missing:
-            raise ValueError(f"{path} has no {', '.join(sorted(missing))}")
-        count, total, squares = (stats[key].astype(np.float64) for key in ("count", "sum", "sum_square"))
+    keys = ("count", "sum", "sum_square")
+    try:
+        stats = np.load(path, allow_pickle=False)
+        missing = [key for key in keys if key not in getattr(stats, "files", ())]
+        if not missing:
+            count, total, squares = (np.asarray(stats[key], dtype=np.float64) for key in keys)
+    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} holds no statistics: {error}") from error
+    if missing:
+        raise ValueError(f"{path} has no {', '.join(missing)}")
     mean = total / count
     return mean, np.sqrt(np.maximum(squares / count - mean**2, 0.0))
 

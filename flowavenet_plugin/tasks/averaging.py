@@ -8,6 +8,19 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+#: Where an optimiser keeps averages (in the state of each parameter) and their number of updates (in its first group).
+AVERAGE, UPDATES = "ema", "ema_updates"
+
+
+def check_decay(decay: float) -> None:
+    """Check an option.
+
+    Raises:
+        ValueError: If it is neither 0 nor a decay.
+    """
+    if not 0 <= decay < 1:
+        raise ValueError(f"ema_decay must be above 0 and below 1 (or 0: no average), not {decay}")
+
 
 class WeightAverage:
     """Follow an optimiser's parameters: average = decay * average + (1 - decay) * parameter after each update.
@@ -26,26 +39,28 @@ class WeightAverage:
         Raises:
             ValueError: If the decay is out of range.
         """
-        if not 0 < decay < 1:
-            raise ValueError(f"ema_decay must be above 0 and below 1 (or 0: no average), not {decay}")
+        if decay == 0:
+            raise ValueError(f"ema_decay must be above 0 for an average, not {decay}")
+        check_decay(decay)
         self.optimizer = optimizer
         self.decay = decay
+        optimizer.param_groups[0].setdefault(UPDATES, 0)
         optimizer.register_step_post_hook(lambda *_: self.update())
 
     @torch.no_grad()
     def update(self) -> None:
         """Take the parameters of now into the averages."""
         group = self.optimizer.param_groups[0]
-        updates = group.get("ema_updates", 0)
-        group["ema_updates"] = updates + 1
+        updates = group[UPDATES]
+        group[UPDATES] = updates + 1
         decay = min(self.decay, (1 + updates) / (10 + updates))
         known = []
         for parameter in self._trained():
             state = self.optimizer.state[parameter]
-            if "ema" in state:
-                known.append((state["ema"], parameter))
+            if AVERAGE in state:
+                known.append((state[AVERAGE], parameter))
             else:
-                state["ema"] = parameter.detach().clone()
+                state[AVERAGE] = parameter.detach().clone()
         if known:
             averages, parameters = zip(*known, strict=True)
             torch._foreach_lerp_(list(averages), list(parameters), 1 - decay)
@@ -62,7 +77,7 @@ class WeightAverage:
     @torch.no_grad()
     def _swap(self) -> None:
         for parameter in self._trained():
-            average = self.optimizer.state.get(parameter, {}).get("ema")
+            average = self.optimizer.state.get(parameter, {}).get(AVERAGE)
             if average is not None:
                 kept = parameter.clone()
                 parameter.copy_(average)

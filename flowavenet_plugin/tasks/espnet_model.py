@@ -9,24 +9,14 @@ from torch import Tensor
 
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
 
-#: Distance between two values of 16-bit audio, whose amplitude is in [-1, 1].
-QUANTISATION_STEP = 2.0**-15
-
 
 class ESPnetVocoderModel(AbsESPnetModel):
     """A vocoder in training."""
 
-    def __init__(self, vocoder: AbsVocoder, dequantize: bool = False) -> None:
-        """Keep the vocoder.
-
-        Args:
-            vocoder: What is trained.
-            dequantize: Add noise to the audio in training, uniform within a quantisation step of 16-bit audio, so that
-                a density can't grow without bound on the values that such audio takes.
-        """
+    def __init__(self, vocoder: AbsVocoder) -> None:
+        """Keep the vocoder."""
         super().__init__()
         self.vocoder = vocoder
-        self.dequantize = dequantize
 
     def forward(
         self,
@@ -48,8 +38,6 @@ class ESPnetVocoderModel(AbsESPnetModel):
         Returns:
             Loss (0-dim), figures to report and weight, as ESPnet2's trainer takes them.
         """
-        if self.dequantize and self.training:
-            speech = speech + QUANTISATION_STEP * (torch.rand_like(speech) - 0.5)
         loss, stats, weight = self.vocoder.loss(speech, feats, speech_lengths, feats_lengths)
         # The trainer skips updates by the gradient, on all processes alike; so a loss that isn't finite must have a
         # gradient that isn't. This needs no look at the value, which would wait for the GPU.

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
@@ -21,7 +22,7 @@ def show_samples(
     vocoder: AbsVocoder,
     batches: Iterable[tuple[list[str], dict[str, Any]]],
     epoch: int,
-    images: Path,
+    images: Path | None,
     writer: Any | None = None,
 ) -> None:
     """Synthesise utterances at the vocoder's own temperature, each with noise of its own that stays the same.
@@ -30,12 +31,10 @@ def show_samples(
         vocoder: In evaluation mode.
         batches: Ids and ``speech`` (1, samples), ``feats`` (1, frames, n_mels).
         epoch: For the names.
-        images: Folder for ``sample_<utterance>_<epoch>epoch.png``: natural and synthesised mel-spectrograms.
+        images: Folder for ``sample_<utterance>_<epoch>epoch.png``: natural and synthesised mel-spectrograms; None: no
+            pictures.
         writer: Tensorboard's writer, which gets pictures and sound; None: none.
     """
-    from flowavenet_plugin.evaluation.plots import Pair, plot_samples  # heavy, and needed every few epochs only
-
-    images.mkdir(parents=True, exist_ok=True)
     for (uid, *_), batch in batches:
         natural = batch["speech"][0]
         feats = batch["feats"][0].to(vocoder.feats_mean)
@@ -43,10 +42,21 @@ def show_samples(
         if not synthesised.isfinite().all():  # can be, early in training; no reason to end it
             logging.warning(f"no sample of {uid}: its synthesis in epoch {epoch} is not finite")
             continue
-        pair = Pair(uid, natural.float().cpu().numpy(), synthesised.numpy())
-        figure = plot_samples([pair], vocoder.fs, title=f"epoch {epoch}")
-        figure.savefig(images / f"sample_{uid.replace('/', '_')}_{epoch}epoch.png")
         if writer is not None:
-            writer.add_figure(f"sample/{uid}", figure, epoch)
             writer.add_audio(f"natural/{uid}", natural.float().cpu(), epoch, sample_rate=vocoder.fs)
             writer.add_audio(f"synthesised/{uid}", synthesised.clamp(-1, 1), epoch, sample_rate=vocoder.fs)
+        if images is not None:
+            sounds = natural.float().cpu().numpy(), synthesised.numpy()
+            _draw(uid, sounds, vocoder.fs, epoch, images, writer)
+
+
+def _draw(
+    uid: str, sounds: tuple[np.ndarray, np.ndarray], fs: int, epoch: int, images: Path, writer: Any | None
+) -> None:
+    from flowavenet_plugin.evaluation.plots import Pair, plot_samples  # heavy, and needed every few epochs only
+
+    images.mkdir(parents=True, exist_ok=True)
+    figure = plot_samples([Pair(uid, *sounds)], fs, title=f"epoch {epoch}")
+    figure.savefig(images / f"sample_{uid.replace('/', '_')}_{epoch}epoch.png")
+    if writer is not None:
+        writer.add_figure(f"sample/{uid}", figure, epoch)

@@ -6,20 +6,33 @@ import contextlib
 import os
 import shutil
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from espnet2.train.reporter import Reporter
 
+from flowavenet_plugin.data.partial import partial_path
+from flowavenet_plugin.vocoder.loading import read_tensors
+
+#: Where a checkpoint holds the options that trained it: config.yaml is those of the last start, which may have come to
+#: nothing.
+RECORD = "options"
+CHECKPOINT = "checkpoint.pth"
+#: The middle of the epoch after that of the checkpoint.
+STOPPED = "stopped.pth"
+
 
 @contextlib.contextmanager
-def whole_files_only() -> Iterator[None]:
+def whole_files_only(options: Mapping[str, Any] | None = None) -> Iterator[None]:
     """While open, ``torch.save`` gives a file its name only when it is whole and on the disk.
 
     ESPnet2's trainer writes over its only checkpoint, and offers no hook at that place; so ``torch.save`` itself is
     replaced, for as long as the trainer runs.
+
+    Args:
+        options: What ``checkpoint.pth`` is to tell of the training.
     """
     plain_save = torch.save
 
@@ -27,7 +40,9 @@ def whole_files_only() -> Iterator[None]:
         if not isinstance(f, (str, os.PathLike)):
             plain_save(obj, f, *args, **kwargs)
             return
-        partial = Path(f).with_name(f".{Path(f).name}.partial")
+        if options is not None and Path(f).name == CHECKPOINT and isinstance(obj, Mapping):
+            obj = {**obj, RECORD: dict(options)}
+        partial = partial_path(Path(f))
         try:
             with open(partial, "wb") as file:
                 plain_save(obj, file, *args, **kwargs)
@@ -41,6 +56,8 @@ def whole_files_only() -> Iterator[None]:
                 "untouched: started again, training goes on after the last whole epoch"
             ) from error
         os.replace(partial, f)
+        if Path(f).name == CHECKPOINT:
+            Path(f).with_name(STOPPED).unlink(missing_ok=True)  # the middle of an epoch that is whole now
 
     torch.save = save
     try:
@@ -73,21 +90,35 @@ def finish_last_epoch(output_dir: Path, criteria: Sequence[Sequence[str]]) -> No
         output_dir: Folder of the experiment.
         criteria: ESPnet2's ``best_model_criterion``: phase, figure, "min" or "max".
     """
-    states = torch.load(output_dir / "checkpoint.pth", map_location="cpu", mmap=True, weights_only=False)
+    states = read_tensors(output_dir / CHECKPOINT, mmap=True)
     reporter = Reporter()
     reporter.load_state_dict(states["reporter"])
     weights = f"{reporter.get_epoch()}epoch.pth"
     if not zipfile.is_zipfile(output_dir / weights):
         torch.save(states["model"], output_dir / weights)
-    _link(output_dir / "latest.pth", weights)
+    link(output_dir / "latest.pth", weights)
     for phase, key, mode in criteria:
         if reporter.has(phase, key) and reporter.get_best_epoch(phase, key, mode) == reporter.get_epoch():
-            _link(output_dir / f"{phase}.{key}.best.pth", weights)
+            link(output_dir / f"{phase}.{key}.best.pth", weights)
 
 
-def _link(path: Path, target: str) -> None:
+def epochs_of(checkpoint: Path) -> int:
+    """Return the number of whole epochs of a run; 0 where there is no checkpoint."""
+    if not checkpoint.exists():
+        return 0
+    return read_tensors(checkpoint, mmap=True)["reporter"]["epoch"]
+
+
+def set_average_aside(output_dir: Path, epochs: int) -> None:
+    """Rename the average of a run that goes on without one: it would pass for that of the new weights."""
+    path = output_dir / "ema.pth"
+    if path.exists():
+        os.replace(path, output_dir / f"ema.till{epochs}epoch.pth")
+
+
+def link(path: Path, target: str) -> None:
     """Make ``path`` a symbolic link to ``target``, at once."""
-    partial = path.with_name(f".{path.name}.partial")
+    partial = partial_path(path)
     partial.unlink(missing_ok=True)
     partial.symlink_to(target)
     os.replace(partial, path)

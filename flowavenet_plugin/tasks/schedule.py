@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
@@ -46,13 +45,34 @@ class BudgetHalving(LambdaLR):
 
         super().__init__(optimizer, factor)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on after as many epochs as the state says."""
-        super().load_state_dict(state_dict)
-        rates = [base * factor(self.last_epoch) for base, factor in zip(self.base_lrs, self.lr_lambdas, strict=True)]
-        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
-        self._last_lr = rates
+    def go_on(self, rates: Sequence[float], epochs: int) -> None:
+        """Go on after some epochs, whatever the schedule was before.
+
+        Args:
+            rates: Learning rate of each group of parameters before the first point.
+            epochs: Epochs that are over.
+        """
+        self.base_lrs = list(rates)
+        self.last_epoch = epochs
+        self._last_lr = [base * factor(epochs) for base, factor in zip(self.base_lrs, self.lr_lambdas, strict=True)]
+        for group, base, rate in zip(self.optimizer.param_groups, self.base_lrs, self._last_lr, strict=True):
+            group["initial_lr"], group["lr"] = base, rate
+
+
+def check_halvings(points: Sequence[str | float], scheduler: str | None) -> None:
+    """Check an option.
+
+    Args:
+        points: As :class:`BudgetHalving` takes them; none: no schedule.
+        scheduler: ESPnet2's, if one is asked for.
+
+    Raises:
+        ValueError: If a point is no part of a budget, or both are given.
+    """
+    for point in points:
+        _part(point)
+    if points and scheduler is not None:
+        raise ValueError(f"give scheduler or lr_halvings, not both: scheduler={scheduler} lr_halvings={list(points)}")
 
 
 def _part(point: str | float) -> Fraction:

@@ -13,6 +13,12 @@ from flowavenet_plugin.data.scp import check_fit
 
 Example = tuple[str, dict[str, np.ndarray]]
 
+#: Name in an example's data of the integers that its random numbers are drawn from.
+DRAW = "draw"
+
+#: Distance between two values of 16-bit audio, whose amplitude is in [-1, 1].
+QUANTISATION_STEP = 2.0**-15
+
 
 class CheckPair:
     """Check each utterance as it is read: ESPnet2's ``preprocess`` function, called with the utterance id."""
@@ -47,40 +53,45 @@ class CheckPair:
 class SegmentCollate:
     """Cut a segment out of each utterance and stack them: ESPnet2's collate function.
 
-    In training the place is drawn anew each time, from numpy's global generator, which ESPnet2 seeds with seed, epoch
-    and worker, together with the utterance id, so that processes that read different utterances draw different places.
+    In training the place, and noise if wanted, are drawn anew each time: from the utterance id and the integers that
+    came with the data (its draw), whatever process or worker does it; without such from numpy's global generator.
     In validation the place is fixed by the utterance id alone, so that epochs compare. Cutting happens here and not
     where ESPnet2 caches what it read, so that a cached utterance still gives new segments.
     """
 
-    def __init__(self, hop_length: int, segment_frames: int, train: bool) -> None:
+    def __init__(self, hop_length: int, segment_frames: int | None, train: bool, dequantize: bool = False) -> None:
         """Keep the settings.
 
         Args:
             hop_length: Samples per frame.
-            segment_frames: Frames of a segment; shorter utterances are padded, and their lengths tell.
+            segment_frames: Frames of a segment; shorter utterances are padded, and their lengths tell. None: whole
+                utterances.
             train: Draw places anew.
+            dequantize: Add noise to the audio in training, uniform within a quantisation step of 16-bit audio, so that
+                a density can't grow without bound on the values that such audio takes.
         """
         self.hop_length = hop_length
         self.segment_frames = segment_frames
         self.train = train
+        self.dequantize = dequantize and train
 
     def __repr__(self) -> str:
         """Name the settings, for logs."""
-        return f"SegmentCollate(segment_frames={self.segment_frames}, hop_length={self.hop_length}, train={self.train})"
+        settings = ("segment_frames", "hop_length", "train", "dequantize")
+        return f"SegmentCollate({', '.join(f'{name}={getattr(self, name)}' for name in settings)})"
 
     def __call__(self, examples: Collection[Example]) -> tuple[list[str], dict[str, Tensor]]:
         """Return ids and a batch.
 
         Args:
-            examples: Pairs of id and ``speech`` (samples,), ``feats`` (frames, n_mels).
+            examples: Pairs of id and ``speech`` (samples,), ``feats`` (frames, n_mels), maybe ``draw`` (integers).
 
         Returns:
             Ids; and ``speech`` (B, samples), ``feats`` (B, frames, n_mels), and unless all are whole segments
             ``speech_lengths`` (B,) and ``feats_lengths`` (B,): what is on a GPU then needn't be read to know that
             nothing is padding.
         """
-        pairs = [self._segment(uid, data["speech"], data["feats"]) for uid, data in examples]
+        pairs = [self._segment(uid, **data) for uid, data in examples]
         batch, lengths = {}, {}
         for name, arrays in zip(("speech", "feats"), zip(*pairs, strict=True), strict=True):
             sequences = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
@@ -90,14 +101,20 @@ class SegmentCollate:
             batch.update(lengths)
         return [uid for uid, _ in examples], batch
 
-    def _segment(self, uid: str, speech: np.ndarray, feats: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        # The last frame may lack samples, so that only whole frames are places for a segment.
-        choices = len(speech) // self.hop_length - self.segment_frames + 1
-        if choices < 1:
-            return speech, feats
+    def _segment(
+        self, uid: str, speech: np.ndarray, feats: np.ndarray, draw: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         key = [zlib.crc32(uid.encode())]
         if self.train:
-            key.append(np.random.randint(2**31))
-        start = int(np.random.default_rng(key).integers(choices))
-        stop = start + self.segment_frames
-        return speech[start * self.hop_length : stop * self.hop_length], feats[start:stop]
+            key += [np.random.randint(2**31)] if draw is None else draw.tolist()
+        generator = np.random.default_rng(key)
+        # The last frame may lack samples, so that only whole frames are places for a segment.
+        choices = 0 if self.segment_frames is None else len(speech) // self.hop_length - self.segment_frames + 1
+        if choices >= 1:
+            start = int(generator.integers(choices))
+            stop = start + self.segment_frames
+            speech, feats = speech[start * self.hop_length : stop * self.hop_length], feats[start:stop]
+        if self.dequantize:
+            noise = QUANTISATION_STEP * generator.uniform(-0.5, 0.5, len(speech))
+            speech = speech + noise.astype(speech.dtype)
+        return speech, feats

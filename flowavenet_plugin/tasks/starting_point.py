@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import torch
 import yaml
 from torch import nn
 
-from flowavenet_plugin.tasks.saving import check_whole
-from flowavenet_plugin.vocoder.loading import PREFIX, check_keys, read_state_dict
+from flowavenet_plugin.tasks.averaging import check_decay
+from flowavenet_plugin.tasks.options import OTHER_RUN, Recorded, check_complete, check_fixed, check_same_batches
+from flowavenet_plugin.tasks.saving import CHECKPOINT, RECORD, STOPPED, check_whole
+from flowavenet_plugin.tasks.schedule import check_halvings
+from flowavenet_plugin.tasks.started_from import describe_start, take_up_start
+from flowavenet_plugin.tasks.starting_weights import starting_weights
+from flowavenet_plugin.tasks.stopped_epoch import read_stopped
+from flowavenet_plugin.vocoder.loading import check_keys, read_tensors
 
 
 def check_starting_point(args: argparse.Namespace, model: nn.Module) -> None:
@@ -19,49 +25,74 @@ def check_starting_point(args: argparse.Namespace, model: nn.Module) -> None:
 
     Args:
         args: Of the training: ``resume``, ``output_dir``, ``init_param``, ``ignore_init_mismatch``, and all that a
-            configuration holds.
+            configuration holds. Gets ``started_from``.
         model: The model that they describe.
 
     Raises:
         FileNotFoundError: If weights are missing.
-        ValueError: If a file is broken, or made by other options.
+        ValueError: If a file is broken, or made by other options, or options make no sense.
     """
     folder = Path(args.output_dir)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--output_dir {folder} is a file")
-    if args.resume and (folder / "checkpoint.pth").exists():
-        check_whole(folder / "checkpoint.pth")
-        _check_same_options(args, folder, model.vocoder.changeable)
-        states = torch.load(folder / "checkpoint.pth", map_location="cpu", mmap=True, weights_only=False)
-        new = f"the options, so that this run can't go on there. {OTHER_RUN}"
-        check_keys(model.state_dict(), states["model"], folder / "checkpoint.pth", new)
-    elif not args.ignore_init_mismatch:
-        for path in args.init_param:
-            if ":" not in path:  # else ESPnet2 takes parts of the file
-                _check_weights(path, model)
-
-
-OTHER_RUN = "Go on with the options of its config.yaml, or start another run (--output_dir; run.sh: --tag)"
-
-
-def _check_same_options(args: argparse.Namespace, folder: Path, changeable: Sequence[str]) -> None:
-    """Compare the options that a run can't change on its way with those of its config.yaml."""
-    config = folder / "config.yaml"
-    if not config.exists():
+    check_halvings(args.lr_halvings, args.scheduler)
+    check_decay(args.ema_decay)
+    if args.resume and ((folder / CHECKPOINT).exists() or (folder / STOPPED).exists()):
+        _check_going_on(args, model, folder)
         return
-    before = yaml.safe_load(config.read_text(encoding="utf-8"))
-    before = before if isinstance(before, Mapping) else {}  # cut short by a kill: it is written anew
-    for name in ("vocoder", "vocoder_conf", "feats_extract", "feats_extract_conf", "optim", "train_dtype"):
-        old, new = before.get(name), getattr(args, name)
-        if isinstance(old, Mapping):  # an older version had fewer options
-            common = [key for key in new if key in old and key not in changeable and new[key] != old[key]]
-            old, new = ({key: conf[key] for key in common} for conf in (old, new))
-        if name in before and old != new:
-            raise ValueError(f"this run can't go on with {name} {new}: {config} has {old}. {OTHER_RUN}")
+    for value in args.init_param:
+        starting_weights(value, model, args.ignore_init_mismatch)
+    args.started_from = describe_start(args)
 
 
-def _check_weights(path: str, model: nn.Module) -> None:
-    if Path(path).name == "checkpoint.pth":
-        raise ValueError(f"--init_param {path} is the checkpoint of a run: give weights, such as latest.pth beside it")
-    found = {PREFIX + key: value for key, value in read_state_dict(path).items()}
-    check_keys(model.state_dict(), found, path, "the options of this training")
+def _check_going_on(args: argparse.Namespace, model: nn.Module, folder: Path) -> None:
+    checkpoint, states, epochs = folder / CHECKPOINT, {}, 0
+    if checkpoint.exists():
+        check_whole(checkpoint)
+        states = read_tensors(checkpoint, mmap=True)
+        epochs = states["reporter"]["epoch"]
+    stopped = read_stopped(folder, epochs)
+    newest = states if stopped is None else stopped
+    if not newest:  # what stopped.pth holds is over
+        return
+    source = checkpoint if stopped is None else folder / STOPPED
+    recorded = _recorded(newest, folder, source)
+    check_fixed(recorded, args, model.vocoder.changeable)
+    take_up_start(args, recorded.options, recorded.source)
+    new = f"the options, so that this run can't go on there. {OTHER_RUN}"
+    check_keys(model.state_dict(), newest["model"], source, new)
+    _check_criteria(args, states["reporter"]["stats"] if states else {})
+    if stopped is None:
+        check_complete(recorded, args, epochs)
+    else:
+        check_same_batches(recorded, args, stopped["epoch"], folder / STOPPED)
+
+
+def _recorded(states: Mapping[str, Any], folder: Path, source: Path) -> Recorded:
+    """Return the options that trained what is saved; an older version left them in config.yaml alone."""
+    if RECORD in states:
+        return Recorded(states[RECORD], source)
+    config = folder / "config.yaml"
+    options = yaml.safe_load(config.read_text(encoding="utf-8")) if config.exists() else None
+    return Recorded(options if isinstance(options, Mapping) else {}, config)  # cut short by a kill: written anew
+
+
+def _check_criteria(args: argparse.Namespace, stats: Mapping[int, Mapping[str, Any]]) -> None:
+    """Refuse criteria by figures that earlier epochs lack: ESPnet2 would fail after the next epoch.
+
+    Raises:
+        ValueError: With the option, the figure and an epoch.
+    """
+    criteria = {"best_model_criterion": args.best_model_criterion}
+    if args.patience is not None:
+        criteria["early_stopping_criterion"] = [args.early_stopping_criterion]
+    last = stats[max(stats)] if stats else {}
+    for option, every in criteria.items():
+        for phase, key, *_ in every:
+            will_be_there = args.ema_decay != 0 if key == "ema_loss" else key in last.get(phase, {})
+            lacking = [epoch for epoch, figures in stats.items() if key not in figures.get(phase, {})]
+            if will_be_there and lacking:
+                raise ValueError(
+                    f"--{option} {phase} {key}: epoch {lacking[0]} of this run has no such figure, so epochs can't be "
+                    "compared by it. Leave it out, or start another run (--output_dir; run.sh: --tag)"
+                )

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import logging
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 import torch
 import yaml
+from espnet2.iterators.abs_iter_factory import AbsIterFactory
 from espnet2.tasks.abs_task import AbsTask, IteratorOptions
 from espnet2.train.class_choices import ClassChoices
 from espnet2.train.distributed_utils import DistributedOption
@@ -20,17 +22,31 @@ from espnet2.tts.feats_extract.abs_feats_extract import AbsFeatsExtract
 from espnet2.utils.get_default_kwargs import get_default_kwargs
 from espnet2.utils.types import str2bool, str_or_none
 from torch import Tensor
+from torch.multiprocessing.spawn import ProcessExitedException
 
 from flowavenet_plugin.data.features import FEATS_EXTRACTORS, full_settings
-from flowavenet_plugin.data.scp import check_arks, check_same_ids, read_scp
 from flowavenet_plugin.data.stats import read_stats
+from flowavenet_plugin.tasks.batches import DealtBatches, batches_of, check_shares, deal, processes_of
 from flowavenet_plugin.tasks.espnet_model import ESPnetVocoderModel
+from flowavenet_plugin.tasks.folder_lock import HELD
+from flowavenet_plugin.tasks.lists import check_lists
+from flowavenet_plugin.tasks.options import convert_numbers, with_numbers
+from flowavenet_plugin.tasks.refusals import check_for_several, check_options
 from flowavenet_plugin.tasks.samples import MAX_SECONDS
 from flowavenet_plugin.tasks.segments import CheckPair, SegmentCollate
 from flowavenet_plugin.tasks.starting_point import check_starting_point
+from flowavenet_plugin.tasks.starting_weights import weights_only_in_espnet2
+from flowavenet_plugin.tasks.stopping import SIGNALS, leave_group, listening
 from flowavenet_plugin.tasks.trainer import VocoderTrainer
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
-from flowavenet_plugin.vocoder.loading import PREFIX, check_keys, read_config, read_state_dict, vocoder_from_config
+from flowavenet_plugin.vocoder.loading import (
+    PREFIX,
+    check_keys,
+    read_config,
+    read_state_dict,
+    unpacked,
+    vocoder_from_config,
+)
 from flowavenet_plugin.vocoder.registry import VOCODERS
 
 vocoder_choices = ClassChoices("vocoder", classes=VOCODERS, type_check=AbsVocoder, default="flowavenet")
@@ -88,7 +104,9 @@ class VocoderTask(AbsTask):
         frames = args.segment_length // hop_length
         if frames < 1:
             raise ValueError(f"segment_length {args.segment_length} is less than a frame of {hop_length} samples")
-        return SegmentCollate(hop_length, frames, train)
+        if args.collect_stats:  # counts whole utterances
+            return SegmentCollate(hop_length, None, train=False)
+        return SegmentCollate(hop_length, frames, train, getattr(args, "dequantize", False))
 
     @classmethod
     def build_preprocess_fn(
@@ -121,40 +139,94 @@ class VocoderTask(AbsTask):
         vocoder = vocoder_from_config(vars(args))
         if args.feats_stats is not None:
             _load_feats_stats(vocoder, args.feats_stats)
-        return ESPnetVocoderModel(vocoder, getattr(args, "dequantize", False))  # older configurations lack it
+        return ESPnetVocoderModel(vocoder)
 
     @classmethod
     def check_required_command_args(cls, args: argparse.Namespace) -> None:
         """Check the command line before any process is started.
 
         Raises:
-            ValueError: If there are fewer GPUs than asked for.
+            ValueError: If there are fewer GPUs than asked for, options are given that this task can't follow, or a set
+                can't be trained on.
         """
+        convert_numbers(args)
         super().check_required_command_args(args)
         if args.ngpu > (found := torch.cuda.device_count()):
             raise ValueError(
                 f"--ngpu {args.ngpu} needs as many CUDA devices, but PyTorch sees {found}: look at nvidia-smi and "
                 "CUDA_VISIBLE_DEVICES, or train on the CPU (--ngpu 0)"
             )
+        check_options(args)
+        if not args.dry_run:
+            cls.check_sets(args)
 
     @classmethod
     def build_optimizers(cls, args: argparse.Namespace, model: torch.nn.Module) -> list[torch.optim.Optimizer]:
         """Build the optimiser; the last moment before ESPnet2 replaces the folder's config.yaml, so checks come here.
 
         Raises:
-            ValueError: If the checkpoint to resume from, or the weights of ``--init_param``, don't fit the options.
+            ValueError: If the checkpoint to resume from, or the weights of ``--init_param``, don't fit the options; or
+                if another training writes to the folder.
         """
         if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
             check_starting_point(args, model)
+            HELD.take(Path(args.output_dir))
         return super().build_optimizers(args, model)
 
     @classmethod
+    def main(cls, args: argparse.Namespace | None = None, cmd: Sequence[str] | None = None) -> None:
+        """Train, in as many processes as there are to be on this machine; a signal to stop goes to all of them.
+
+        Raises:
+            SystemExit: If training was stopped, and saved: 128 and the number of the signal.
+            RuntimeError: If a process was ended from outside; the message names it. The others have been ended, too.
+        """
+        args = cls.get_parser().parse_args(cmd) if args is None else args
+        try:
+            with listening(args, hand_on=True):
+                super().main(args=args)
+        except ProcessExitedException as error:
+            if error.exit_code in {128 + number for number in SIGNALS}:
+                sys.exit(error.exit_code)
+            raise RuntimeError(
+                f"process {error.error_index} of this machine's (counted from 0, process id {error.error_pid}) was "
+                f"ended by {error.signal_name or f'exit status {error.exit_code}'}, and the others with it. If nobody "
+                "did so by hand, the machine may have run out of memory. Started again, training goes on"
+            ) from error
+
+    @classmethod
+    def get_default_config(cls) -> dict[str, Any]:
+        """Return the configuration that ``--print_config`` prints, with numbers for texts that are numbers."""
+        return with_numbers(super().get_default_config())
+
+    @classmethod
     def main_worker(cls, args: argparse.Namespace) -> None:
-        """Train in this process; ESPnet2's pass over utterances whose attention is drawn makes our samples."""
-        args.num_att_plot = args.num_samples if args.sample_interval > 0 else 0
-        super().main_worker(args)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()  # a process that ends before its threads do may abort
+        """Train in this process."""
+        try:
+            with listening(args), weights_only_in_espnet2():
+                super().main_worker(args)
+        except SystemExit:  # asked to stop, all is saved
+            leave_group()
+            raise
+        finally:
+            HELD.release()
+        leave_group()
+
+    @classmethod
+    def check_sets(cls, args: argparse.Namespace) -> None:
+        """Check the lists before ESPnet2 opens them: it would run commands in them, and fail late on broken files.
+
+        Raises:
+            ValueError: If lists don't fit each other, an archive is broken, or a set is too small for the processes.
+        """
+        world_size = processes_of(args)
+        check_for_several(args, world_size)
+        option = DistributedOption(distributed=world_size > 1)
+        for mode, which in (("train", "training"), ("valid", "validation")):
+            options = cls.build_iter_options(args, option, mode)
+            check_lists(options.data_path_and_name_and_type, options.shape_files, _feats_conf(args)["n_mels"], which)
+            if not args.collect_stats:
+                check_shares(batches_of(args, options, world_size), world_size, which, options.shape_files[0])
 
     @classmethod
     def build_model_from_file(
@@ -169,11 +241,11 @@ class VocoderTask(AbsTask):
             FileNotFoundError: If a file is missing.
             ValueError: If the weights don't fit the configuration, or no file is named.
         """
-        if config_file is None:
-            if model_file is None:
-                raise ValueError("give config_file or model_file")
-            config_file = Path(model_file).parent / "config.yaml"
-        args = argparse.Namespace(**read_config(config_file))
+        if config_file is None and model_file is None:
+            raise ValueError("give config_file or model_file")
+        with contextlib.nullcontext() if config_file is not None else unpacked(Path(model_file)) as weights:
+            config_file = weights.parent / "config.yaml" if config_file is None else config_file
+            args = argparse.Namespace(**read_config(config_file))
         args.feats_stats = None  # the checkpoint holds mean and deviation
         model = cls.build_model(args)
         if model_file is not None:
@@ -191,48 +263,36 @@ class VocoderTask(AbsTask):
     def build_iter_options(
         cls, args: argparse.Namespace, distributed_option: DistributedOption, mode: str
     ) -> IteratorOptions:
-        """Check the lists before ESPnet2 opens them: it would run commands in them, and fail late on broken files.
-
-        Raises:
-            ValueError: If lists don't fit each other, or an archive is broken.
-        """
+        """Collect what a set's batches depend on."""
         options = super().build_iter_options(args, distributed_option, mode)
         if mode == "plot_att":  # utterances to sample: longer than a training segment
             conf = _feats_conf(args)
             frames = int(MAX_SECONDS * conf["fs"]) // conf["hop_length"]
             options.collate_fn = SegmentCollate(conf["hop_length"], frames, train=False)
-        check_lists(options.data_path_and_name_and_type, options.shape_files, _feats_conf(args)["n_mels"])
+            options.num_batches = args.num_samples
         return options
 
+    @classmethod
+    def build_iter_factory(
+        cls, args: argparse.Namespace, distributed_option: DistributedOption, mode: str, kwargs: dict | None = None
+    ) -> AbsIterFactory:
+        """Build what gives an epoch's batches; with a validation set comes what is sampled of it."""
+        factory = super().build_iter_factory(args, distributed_option, mode, kwargs)
+        wanted = min(args.sample_interval, args.num_samples) > 0 and (args.use_matplotlib or args.use_tensorboard)
+        if mode == "valid" and wanted:
+            factory.samples = super().build_iter_factory(args, distributed_option, "plot_att")
+        return factory
 
-def check_lists(paths: Collection[tuple[str, str, str]], shape_files: Collection[str], n_mels: int) -> None:
-    """Check data lists against each other.
-
-    Args:
-        paths: File, data name and type, as ``--train_data_path_and_name_and_type`` gives them.
-        shape_files: Files whose first column holds the utterances to use.
-        n_mels: Mel bands that features must have.
-
-    Raises:
-        ValueError: If an entry is a shell pipe, an id stands twice or in one list only, a shape file names others, or
-            an archive is broken or holds other bands.
-    """
-    lists = {str(path): read_scp(path) for path, _, _ in paths}
-    first = next(iter(lists))
-    for name, entries in lists.items():
-        check_same_ids(lists[first], entries, first, name)
-    for shape_file in shape_files:  # these may choose some of the utterances
-        chosen = read_scp(shape_file)
-        unknown = [uid for uid in chosen if uid not in lists[first]]
-        if unknown:
-            raise ValueError(
-                f"{len(unknown)} of {len(chosen)} utterances of {shape_file} are not in {first}: {unknown[:5]}"
-            )
-    for path, name, kind in paths:
-        if kind == "kaldi_ark" and name == "feats":
-            for uid, (_, bands) in check_arks(path).items():
-                if bands != n_mels:
-                    raise ValueError(f"{path}: utterance {uid} has features of {bands} bands, expected {n_mels}")
+    @classmethod
+    def build_sequence_iter_factory(
+        cls, args: argparse.Namespace, iter_options: IteratorOptions, mode: str
+    ) -> DealtBatches:
+        """Build what gives an epoch's batches; unlike ESPnet2's it draws first and deals then."""
+        dataset = cls.build_dataset(args, iter_options)
+        logging.info(f"[{mode}] dataset:\n{dataset}")
+        factory = deal(args, iter_options, dataset)
+        logging.info(f"[{mode}] {factory}")
+        return factory
 
 
 def _feats_conf(args: argparse.Namespace) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import humanfriendly
@@ -14,11 +14,12 @@ from espnet2.train.reporter import SubReporter, aggregate, to_reported_value
 from torch import nn
 
 from flowavenet_plugin.flow.transforms import ActNorm
+from flowavenet_plugin.tasks.stopping import REQUEST, StopAsked
 
 Batch = tuple[list[str], dict[str, Any]]
 
 ADVICE = """What helps, most likely first:
-  - a smaller learning rate (--optim_conf lr=5e-4), or a smaller --grad_clip
+  - a smaller learning rate (--optim_conf lr=5e-4), or a smaller --grad_clip; a run that goes on takes them up
   - --use_amp false, if it is true
   - a look at the utterances named above: clicks, digital silence (--dequantize true), audio far from -1 ... 1
 Checkpoints were not touched since the last whole epoch: started again, training goes on from there. To start from the
@@ -30,6 +31,9 @@ class WatchedBatches:
 
     ESPnet2 skips an update whose gradient isn't finite, on all processes alike, and says no more than a warning. Here
     such updates are counted, and too many in a row end the training.
+
+    Between two updates the epoch can be left, when this process is asked to stop (:mod:`.stopping`), and later gone on
+    with: batches that were done before are read once more, so that loading draws the same random numbers.
     """
 
     def __init__(
@@ -57,7 +61,9 @@ class WatchedBatches:
         self.options = options
         self.world_size = world_size
         self.interval = options.log_interval or max(len(batches) // 20, 10)
-        self.updates = self.skipped = self.in_a_row = 0
+        self.updates = self.skipped = self.in_a_row = self.done = 0
+        self._at_start: Callable[[], None] = lambda: None
+        self._at_stop: Callable[[dict[str, int]], None] = lambda counts: None
         self._starting = any(not norm.initialized for norm in _act_norms(model))
         self._handle = optimizer.register_step_post_hook(self._count)
 
@@ -65,21 +71,47 @@ class WatchedBatches:
         """Return the number of batches."""
         return len(self.batches)
 
+    def when_stopped(self, note: Callable[[dict[str, int]], None]) -> None:
+        """Set what is called with :meth:`counts` where the epoch is left."""
+        self._at_stop = note
+
+    def go_on(self, counts: Mapping[str, int], ready: Callable[[], None]) -> None:
+        """Start after the iterations that were done before.
+
+        Args:
+            counts: From :meth:`counts`.
+            ready: Called when those batches are read, before the next is.
+        """
+        self.done, self._at_start = counts["done"], ready
+        self.updates, self.skipped, self.in_a_row = (counts[name] for name in ("updates", "skipped", "in_a_row"))
+
+    def counts(self) -> dict[str, int]:
+        """Return how far the epoch is, all that :meth:`go_on` needs."""
+        return dict(done=self.done, updates=self.updates, skipped=self.skipped, in_a_row=self.in_a_row)
+
     def __iter__(self) -> Iterator[Batch]:
         """Give the batches one by one.
 
         Raises:
             RuntimeError: If ``max_skipped`` updates in a row were skipped.
+            StopAsked: If this process, or another of this training, was asked to stop.
         """
         ids: list[str] = []
         samples, since = 0, time.perf_counter()
-        seen = 0
+        seen, before = self.updates, self.done
+        self._stop_if_asked()
         for number, batch in enumerate(self.batches, 1):
+            if number <= before:
+                if number == before:
+                    self._at_start()
+                    since = time.perf_counter()
+                continue
             ids += batch[0]
             lengths = batch[1].get("speech_lengths")  # still on the CPU
             samples += (batch[1]["speech"].numel() if lengths is None else int(lengths.sum())) * self.world_size
             yield batch
             # Here the loop asks for the next batch: it is done with this one.
+            self.done = number
             if number % self.options.accum_grad == 0:
                 self._judge(updated=self.updates > seen, ids=ids)
                 seen, ids = self.updates, []
@@ -87,6 +119,9 @@ class WatchedBatches:
                 seconds = time.perf_counter() - since
                 logging.info(self._line(number, self.interval / seconds, samples / seconds))
                 samples, since = 0, time.perf_counter()
+            # Gradients of part of an update aren't saved; those of an epoch's odd last iterations are lost anyway.
+            if number % self.options.accum_grad == 0 or number == len(self):
+                self._stop_if_asked(self._at_stop)
 
     def close(self) -> None:
         """End: report the number of skipped updates as a figure of the epoch.
@@ -102,6 +137,11 @@ class WatchedBatches:
                 f"an epoch of {len(self)} iterations has no update of accum_grad {self.options.accum_grad} iterations"
             )
         self.reporter.stats["skipped_updates"] = [to_reported_value(self.skipped)]
+
+    def _stop_if_asked(self, note: Callable[[dict[str, int]], None] = lambda counts: None) -> None:
+        if signal := REQUEST.asked(self.world_size > 1):
+            note(self.counts())
+            raise StopAsked(signal)
 
     def _count(self, *_: object) -> None:
         self.updates += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 import pickle
 import tempfile
@@ -11,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from torch import Tensor
@@ -20,6 +22,8 @@ from flowavenet_plugin.vocoder.registry import VOCODERS, build_vocoder
 
 #: Where the training model keeps its vocoder.
 PREFIX = "vocoder."
+#: What DistributedDataParallel and DataParallel put before all names of the model that they wrap.
+PARALLEL = "module."
 
 
 def load_vocoder(
@@ -91,7 +95,11 @@ def unpacked(path: Path) -> Iterator[Path]:
                     archive.extractall(folder)  # never outside the folder: zipfile sees to that
             except (zipfile.BadZipFile, OSError) as error:
                 raise ValueError(f"{path} is broken or no zip file: {error}") from error
-            yield _weights_in(Path(folder), path)
+            weights = _weights_in(Path(folder), path)
+            try:
+                yield weights
+            except ValueError as error:  # about a file that is called otherwise to whoever gave the zip file
+                raise ValueError(f"{path}: {str(error).replace(f'{folder}/', '')}") from error
     else:
         yield path
 
@@ -144,8 +152,12 @@ def vocoder_from_config(config: Mapping[str, Any], source: object = "the configu
         raise ValueError(f"{source}: {error}") from error
 
 
-def read_tensors(path: str | os.PathLike[str]) -> Any:
+def read_tensors(path: str | os.PathLike[str], mmap: bool = False) -> Any:
     """Read what ``torch.save`` wrote, onto the CPU, as long as it is tensors and plain values.
+
+    Args:
+        path: The file; ESPnet2's checkpoint.pth is one, too.
+        mmap: Leave tensors on the disk until they are used.
 
     Raises:
         FileNotFoundError: If the file is missing.
@@ -153,8 +165,26 @@ def read_tensors(path: str | os.PathLike[str]) -> Any:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
+    with weights_only(path):
+        return torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)
+
+
+@contextlib.contextmanager
+def weights_only(path: object) -> Iterator[None]:
+    """Surround a ``torch.load(..., weights_only=True)``: checkpoints of ESPnet2 are read, and what is refused is named.
+
+    Raises:
+        ValueError: If the file is broken or holds code.
+    """
+    # The types of ESPnet2's figures in a checkpoint, none of which runs code.
+    scalar = np.float64(0).__reduce__()[0]
+    names = ("numpy._core.multiarray.scalar", "numpy.core.multiarray.scalar")  # of NumPy 2 and 1
+    kinds = [type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.int32, np.bool_)]
+    torch.serialization.add_safe_globals([datetime.timedelta, np.dtype, *kinds, *((scalar, name) for name in names)])
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        yield
+    except FileNotFoundError:
+        raise
     except pickle.UnpicklingError as error:
         raise ValueError(f"{path} was not loaded: it holds more than weights, or is no checkpoint: {error}") from error
     except Exception as error:  # a damaged file makes the unpickler fail in many ways
@@ -162,18 +192,28 @@ def read_tensors(path: str | os.PathLike[str]) -> Any:
 
 
 def read_state_dict(model_file: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Read a vocoder's weights, saved alone or inside a training model or a training checkpoint.
+    """Read a vocoder's weights, saved alone, inside a training model, by DistributedDataParallel, or in a checkpoint.
+
+    Args:
+        model_file: A file of weights, or a packed model: a zip file, or the folder that it was unpacked to.
+
+    Returns:
+        The tensors, by the vocoder's own names: without ``module.`` and ``vocoder.`` before them.
 
     Raises:
         FileNotFoundError: If the file is missing.
         ValueError: If it is broken, holds code, or no weights.
     """
-    states = read_tensors(model_file)
+    with unpacked(Path(model_file)) as weights:
+        states = read_tensors(weights)
     if isinstance(states, Mapping) and isinstance(states.get("model"), Mapping):
         states = states["model"]  # a training checkpoint: model, optimiser and more
     if not isinstance(states, Mapping) or not all(isinstance(value, Tensor) for value in states.values()):
         raise ValueError(f"{model_file} holds no state dict")
-    return {str(key).removeprefix(PREFIX): value for key, value in states.items()}
+    names = [str(key) for key in states]
+    if all(name.startswith(PARALLEL) for name in names):
+        names = [name.removeprefix(PARALLEL) for name in names]
+    return dict(zip((name.removeprefix(PREFIX) for name in names), states.values(), strict=True))
 
 
 def check_keys(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], model: object, config: object) -> None:

@@ -14,6 +14,7 @@ import pytest
 import soundfile
 import yaml
 
+import tiny_corpus
 from flowavenet_plugin.bin import extract_feats, merge_dump
 from flowavenet_plugin.data.features import build_feats_extract, extract
 from flowavenet_plugin.data.scp import check_arks, open_feats, read_audio, read_scp, write_scp
@@ -258,3 +259,33 @@ def test_killed_in_the_middle(tmp_path: Path, corpus: dict[str, Path], earlier: 
 def test_two_processes_do_not_mix(tmp_path: Path, corpus: dict[str, Path]) -> None:
     with extract_feats.only_process(tmp_path / "out"):
         assert "another process is writing to" in run_extract(tmp_path)
+
+
+def test_a_part_may_have_bad_recordings_only(tmp_path: Path) -> None:
+    """With --skip_bad_utts, which the recipe gives to each of its jobs; another part has the good ones."""
+    good = tiny_corpus.make_corpus(tmp_path / "good", n_utts=2)
+    conf = [f"{key}={value}" for key, value in tiny_corpus.FEATS_CONF.items()]
+    options = [word for pair in conf for word in ("--feats_extract_conf", pair)]
+    for utt in ("bad0", "bad1"):
+        soundfile.write(tmp_path / f"{utt}.wav", np.zeros(4000), tiny_corpus.FS)
+    write_scp(tmp_path / "bad.scp", {utt: tmp_path / f"{utt}.wav" for utt in ("bad0", "bad1")})
+
+    def extract(scp: Path, part: str, *more: str) -> None:
+        extract_feats.main(["--wav_scp", str(scp), "--output_dir", str(tmp_path / part), *options, *more])
+
+    with pytest.raises(SystemExit, match="2 of 2 utterances are bad .*no good one is left"):
+        extract(tmp_path / "bad.scp", "1")
+    extract(tmp_path / "bad.scp", "1", "--skip_bad_utts", "true")
+    extract(good / "wav.scp", "2", "--skip_bad_utts", "true")
+    again = (tmp_path / "1/.done").stat().st_mtime_ns
+    extract(tmp_path / "bad.scp", "1", "--skip_bad_utts", "true")
+    assert (tmp_path / "1/.done").stat().st_mtime_ns == again  # complete: nothing to do
+    parts = [str(tmp_path / part) for part in ("1", "2")]
+    merge_dump.main(["--output_dir", str(tmp_path / "all"), *parts])
+    assert list(read_scp(tmp_path / "all/feats.scp")) == ["utt0", "utt1"]
+    assert list(read_scp(tmp_path / "all/bad_utts")) == ["bad0", "bad1"]
+    both, alone = (np.load(tmp_path / part / "feats_stats.npz") for part in ("all", "2"))
+    assert all(np.array_equal(both[key], alone[key]) for key in ("count", "sum", "sum_square"))
+    with pytest.raises(SystemExit, match="none of 2 utterances is good: bad0: "):
+        merge_dump.main(["--output_dir", str(tmp_path / "none"), parts[0]])
+    assert not (tmp_path / "none").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import zipfile
 from pathlib import Path
@@ -14,6 +15,8 @@ import yaml
 from espnet2.main_funcs.pack_funcs import unpack
 
 from flowavenet_plugin.bin.pack import main
+from flowavenet_plugin.bin.sources import weights_checksum
+from flowavenet_plugin.data.provenance import file_checksum
 from flowavenet_plugin.vocoder.loading import load_vocoder
 from tiny_corpus import FS, HOP, N_MELS
 from tiny_voice import make_voice
@@ -37,6 +40,12 @@ def experiment(tmp_path: Path) -> Path:
         soundfile.write(decoded / "wav" / "a.wav", np.full(8, 0.5 if name == "eval" else 0.1), FS)
         (decoded / "wav" / "wav.scp").write_text(f"a {decoded / 'wav' / 'a.wav'}\n")
         (decoded / "scoring" / "results.md").write_text("# RESULTS\n\n" + TABLE.format(name=name))
+        wav = decoded / "wav" / "a.wav"
+        audio = {"wavs": {"a": str(wav)}, "checksums": {"a": file_checksum(wav)}}
+        weights = {"model_file": str(exp / "model.pth"), "weights": weights_checksum(exp / "model.pth")}
+        scores = dict(title="x", level={}, settings={}, remarks=[], natural={}, checksums={})
+        scores["systems"] = [{"name": "", **audio}]
+        (decoded / "scoring" / "scores.json").write_text(json.dumps({**scores, **weights}))
     return exp
 
 

@@ -16,6 +16,7 @@ import pytest
 import soundfile
 
 from flowavenet_plugin.bin import evaluate, report
+from flowavenet_plugin.data.provenance import file_checksum
 from flowavenet_plugin.data.scp import write_scp
 
 FS = 16000
@@ -178,6 +179,8 @@ def change(experiment: Path, system: str, utt: str, file: Path | None) -> None:
     scores = json.loads(path.read_text())
     wavs = scores["natural"] if system == "natural" else scores["systems"][0]["wavs"]
     wavs[utt] = str(file or "/no/such.wav")
+    if file is not None:
+        scores["systems"][0]["checksums"][utt] = file_checksum(file)
     path.write_text(json.dumps(scores))
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
+import stub_cluster
 import tiny_corpus
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,25 +29,6 @@ CONFIG = dict(
     use_matplotlib=False,
     best_model_criterion=[["valid", "loss", "min"]],
 )
-#: Stands for Slurm's srun: starts two tasks on this machine, which is two machines by their environment.
-SRUN = """#!/usr/bin/env bash
-echo "srun $*"
-[ "$1" = --export=ALL ] && shift
-export SLURM_NTASKS=2 SLURM_STEP_NUM_NODES=2 SLURM_STEP_NODELIST='localhost,localhost' SLURM_LOCALID=0
-status=0
-SLURM_PROCID=1 SLURM_NODEID=1 "$@" & second=$!
-SLURM_PROCID=0 SLURM_NODEID=0 "$@" || status=1
-wait "${second}" || status=1
-exit "${status}"
-"""
-#: Stands for Kaldi's slurm.pl and queue.pl: runs the command at once, or only says it.
-QUEUE = """#!/usr/bin/env bash
-said="$*"
-while [[ $1 == --* ]]; do shift 2; done
-log=$1; shift
-echo "# ${said}" > "${log}"
-[ "$1" = mpirun ] || "$@" >> "${log}" 2>&1
-"""
 
 
 @pytest.fixture
@@ -57,22 +37,18 @@ def recipe(tmp_path: Path) -> Path:
     for name, count in (("tr_no_dev", 8), ("dev", 4)):
         tiny_corpus.make_corpus(tmp_path / "dump/fbank" / name, n_utts=count)
     (tmp_path / "train.yaml").write_text(yaml.safe_dump(CONFIG))
-    (tmp_path / "bin").mkdir()
-    for name, text in (("srun", SRUN), ("slurm.pl", QUEUE), ("queue.pl", QUEUE), ("ssh.pl", QUEUE)):
-        (tmp_path / "bin" / name).write_text(text)
-        (tmp_path / "bin" / name).chmod(0o755)
+    stub_cluster.make_cluster(tmp_path / "bin")
+    (tmp_path / "bin/ssh.pl").symlink_to("slurm.pl")  # must be there; it isn't called
     return tmp_path
 
 
 def train(recipe: Path, backend: str, *options: str) -> subprocess.CompletedProcess:
     """Run stage 2 with a queue."""
-    folders = [str(recipe / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
-    env = {**os.environ, "PATH": os.pathsep.join(folders), "cmd_backend": backend, "OMP_NUM_THREADS": "1"}
-    env.pop("KALDI_ROOT", None)
     command = [str(ROOT / "run.sh"), "--recipe_dir", str(recipe), "--train_config", "train.yaml", *options]
     command += ["--stage", "2", "--stop_stage", "2", "--ngpu", "0"]
     for key, value in FEATS.items():
         command += [f"--{key}", str(value)]
+    env = stub_cluster.environment(recipe / "bin", backend)
     return subprocess.run(command, env=env, capture_output=True, text=True)
 
 
@@ -82,12 +58,15 @@ def test_two_nodes_by_slurm_equal_one(recipe: Path) -> None:
         assert done.returncode == 0, done.stderr[-3000:]
     log = (recipe / "exp/voc_two/train.log").read_text()
     for words in (
-        "# --name voc_two --gpu 0 --num_threads 1 --num_nodes 2 ",
-        "srun --export=ALL python3 -m flowavenet_plugin.bin.vocoder_train",
+        f"srun --export=ALL {ROOT}/utils/job.sh 1 python3 -m flowavenet_plugin.bin.vocoder_train",
         "--dist_launcher slurm --dist_init_method file://",
         "--dist_backend gloo",
+        "to kill on bad exit: 1",
     ):
         assert words in log, words
+    asked = (recipe / "bin/asked").read_text()
+    for words in ("--job-name=voc_two ", "--nodes=2 ", "--cpus-per-task=1 "):
+        assert words in asked, asked
     one, two = (
         torch.load(recipe / f"exp/voc_{tag}/3epoch.pth", weights_only=True, map_location="cpu")
         for tag in ("one", "two")
@@ -99,7 +78,7 @@ def test_two_nodes_by_slurm_equal_one(recipe: Path) -> None:
 def test_a_failing_node_fails_the_recipe(recipe: Path) -> None:
     done = train(recipe, "slurm", "--num_nodes", "2", "--tag", "bad", "--train_args", "--batch_size 1")
     assert done.returncode != 0
-    assert "batch-size must be equal or more than world_size: 1 < 2" in done.stderr
+    assert "a batch of the training set" in done.stderr
 
 
 def test_the_command_of_a_queue_with_mpirun(recipe: Path) -> None:
@@ -107,11 +86,30 @@ def test_the_command_of_a_queue_with_mpirun(recipe: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     said = (recipe / "exp/voc_mpi/train.log").read_text()
     for words in (
-        "--num_nodes 3",
-        "mpirun -np 3 python3 -m flowavenet_plugin.bin.vocoder_train",
+        f"mpirun -np 3 {ROOT}/utils/job.sh 1 python3 -m flowavenet_plugin.bin.vocoder_train",
         "--dist_launcher mpi",
     ):
         assert words in said, words
+    assert "-pe mpi 3 " in (recipe / "bin/asked").read_text()
+
+
+@pytest.mark.parametrize("backend", ["slurm", "sge"])
+def test_what_a_queue_refuses_is_shown(recipe: Path, backend: str) -> None:
+    """Where the job didn't start there is no train.log; an older one isn't shown in its place."""
+    queue = "sbatch" if backend == "slurm" else "qsub"
+    (recipe / "bin" / queue).write_text("#!/bin/sh\necho error: invalid account >&2\nexit 1\n")
+    (recipe / "exp/voc_x").mkdir(parents=True)
+    (recipe / "exp/voc_x/train.log").write_text("of an earlier run\n# Finished at noon with status 0\n")
+    done = train(recipe, backend, "--tag", "x")
+    assert done.returncode == 1
+    assert "the end of exp/voc_x/launch.log" in done.stderr and "error: invalid account" in done.stderr, done.stderr
+    assert "of an earlier run" not in done.stderr
+
+
+def test_a_folder_with_a_space(recipe: Path) -> None:
+    (recipe / "a space").mkdir()
+    done = train(recipe, "slurm", "--recipe_dir", str(recipe / "a space"))
+    assert done.returncode == 1 and f"a space in its name: {recipe}/a space" in done.stderr
 
 
 @pytest.mark.parametrize("backend, words", [("local", "needs a queue"), ("ssh", "torchrun")])

@@ -125,7 +125,7 @@ def test_wrong_calls_of_run_pl(words: list[str], message: str) -> None:
     assert message in done.stderr
 
 
-@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_signal_stops_the_jobs(tmp_path: Path, kind: signal.Signals) -> None:
     log = tmp_path / "a.log"
     process = subprocess.Popen(

@@ -17,6 +17,7 @@ import torch
 
 import tiny_corpus
 from flowavenet_plugin.bin.vocoder_train import main
+from flowavenet_plugin.data.partial import partial_path
 from flowavenet_plugin.tasks.saving import check_whole, whole_files_only
 
 #: An average of weights and a learning rate that changes are part of what must survive.
@@ -91,7 +92,7 @@ def test_killed_while_writing(
         patch.setattr(Path, "symlink_to", kill_at(Path.symlink_to, lambda link, target: link.name))
         main(command(corpus, tmp_path))
     assert not (tmp_path / place).exists() or at > 1
-    assert (tmp_path / f".{place}.partial").exists() or place == "latest.pth"
+    assert partial_path(tmp_path / place).exists() or place == "latest.pth"
     main(command(corpus, tmp_path))
     assert_equal_experiments(whole, tmp_path)
 
@@ -142,7 +143,7 @@ def test_a_full_disk_costs_one_epoch_at_most(corpus: Path, whole: Path, tmp_path
     assert "checkpoint.pth could not be written" in done.stderr and "goes on after the last" in done.stderr
     after = {path.name: path.read_bytes() for path in (tmp_path / "exp").glob("*.pth")}
     assert after.keys() == before.keys() and after["checkpoint.pth"] == before["checkpoint.pth"]
-    assert not list((tmp_path / "exp").glob(".*.partial"))
+    assert not list((tmp_path / "exp").glob(".*.tmp-*"))
     main(longer)
     assert (tmp_path / "exp" / "5epoch.pth").exists()
 

@@ -1,13 +1,12 @@
-"""Segments: wav and frames cut together, anew each epoch, reproducible, different in every worker."""
+"""Segments: wav and frames cut together, as their draw says; checks of what was read."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from espnet2.iterators.sequence_iter_factory import SequenceIterFactory
 
-from flowavenet_plugin.tasks.segments import CheckPair, SegmentCollate
+from flowavenet_plugin.tasks.segments import DRAW, QUANTISATION_STEP, CheckPair, SegmentCollate
 
 HOP, BANDS, FRAMES = 4, 3, 5
 
@@ -63,45 +62,35 @@ def test_validation_segments_stay_the_same() -> None:
     assert len(set(first)) > 1
 
 
-class Corpus(torch.utils.data.Dataset):
-    """Utterances by id."""
-
-    def __getitem__(self, uid: str) -> tuple[str, dict[str, np.ndarray]]:
-        return uid, utterance(400)
-
-
-def epoch(number: int, seed: int = 0, num_workers: int = 2) -> list[int]:
-    """Return the starts of an epoch through ESPnet2's own iterator."""
-    batches = [[f"u{i}", f"u{i + 1}"] for i in range(0, 16, 2)]
-    factory = SequenceIterFactory(
-        Corpus(), batches, seed=seed, num_workers=num_workers, collate_fn=SegmentCollate(HOP, FRAMES, train=True)
-    )
-    np.random.seed(seed + number)  # as ESPnet2's trainer does at the start of an epoch; counts where there's no worker
-    return [start for _, batch in factory.build_iter(number) for start in starts(batch)]
+def test_dequantisation_noise_stays_within_a_step() -> None:
+    data = dict(speech=np.full(40 * HOP, 0.1, np.float32), feats=np.zeros((40, BANDS), np.float32))
+    plain = SegmentCollate(HOP, None, train=True)([("u", data)])[1]["speech"]
+    noisy = SegmentCollate(HOP, None, train=True, dequantize=True)([("u", data), ("v", data)])[1]["speech"]
+    error = noisy - plain
+    assert noisy.dtype == torch.float32 and error.shape == (2, 40 * HOP)
+    assert 0.45 * QUANTISATION_STEP < error.abs().max() < 0.51 * QUANTISATION_STEP
+    assert error.abs().mean() == pytest.approx(0.25 * QUANTISATION_STEP, rel=0.1) and error.unique().numel() > 100
+    assert not torch.equal(*error)  # each of its own
+    kept = SegmentCollate(HOP, None, train=False, dequantize=True)([("u", data)])[1]["speech"]
+    assert torch.equal(kept, plain)  # validation is of the audio as it is
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_anew_each_epoch_and_reproducible_by_seed(num_workers: int) -> None:
-    first = epoch(1, num_workers=num_workers)
-    assert epoch(1, num_workers=num_workers) == first
-    assert epoch(2, num_workers=num_workers) != first
-    assert epoch(1, seed=5, num_workers=num_workers) != first
+def test_a_draw_decides_alone() -> None:
+    def cut(*draw: int, uid: str = "u") -> bytes:
+        collate = SegmentCollate(HOP, FRAMES, train=True, dequantize=True)
+        return collate([(uid, {**utterance(400), DRAW: np.array(draw)})])[1]["speech"].numpy().tobytes()
+
+    np.random.seed(0)
+    first = cut(0, 1, 2)
+    np.random.seed(1)
+    assert cut(0, 1, 2) == first
+    others = [cut(0, 1, 3), cut(0, 2, 2), cut(1, 1, 2), cut(0, 1, 2, uid="v")]
+    assert len({first, *others}) == 5
 
 
-def test_workers_draw_different_places() -> None:
-    one, two = epoch(1)[0:2], epoch(1)[2:4]  # the first batches of the two workers
-    assert one != two
-
-
-def test_processes_draw_different_places() -> None:
-    batches = [[f"u{i}", f"u{i + 1}"] for i in range(0, 16, 2)]
-    drawn = []
-    for rank in range(2):  # what ESPnet2 gives each process: its part of every batch, and the same seed
-        part = [batch[rank::2] for batch in batches]
-        collate = SegmentCollate(HOP, FRAMES, train=True)
-        factory = SequenceIterFactory(Corpus(), part, seed=0, num_workers=2, collate_fn=collate)
-        drawn.append([start for _, batch in factory.build_iter(1) for start in starts(batch)])
-    assert sum(one == two for one, two in zip(*drawn, strict=True)) <= 2  # of 8 pairs, each of 396 places
+def test_whole_utterances() -> None:
+    _, batch = SegmentCollate(HOP, None, train=False)([("long", utterance(40, missing=1)), ("short", utterance(3))])
+    assert batch["feats_lengths"].tolist() == [40, 3] and batch["speech_lengths"].tolist() == [159, 12]
 
 
 def test_check_names_the_utterance_and_both_numbers() -> None:

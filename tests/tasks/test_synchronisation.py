@@ -44,7 +44,7 @@ def build(**options: object) -> ESPnetVocoderModel:
     torch.manual_seed(0)
     conf = {**tiny_corpus.VOCODER_CONF, **options}
     vocoder = FloWaveNetVocoder(fs=tiny_corpus.FS, hop_length=HOP, n_mels=tiny_corpus.N_MELS, **conf)
-    return ESPnetVocoderModel(vocoder, dequantize=True).train()
+    return ESPnetVocoderModel(vocoder).train()
 
 
 def segments(frames: int) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
@@ -20,7 +21,6 @@ from flowavenet_plugin import load_vocoder
 from flowavenet_plugin.bin.vocoder_train import main
 from flowavenet_plugin.data.scp import open_feats
 from flowavenet_plugin.tasks.averaging import WeightAverage
-from flowavenet_plugin.tasks.espnet_model import QUANTISATION_STEP, ESPnetVocoderModel
 from flowavenet_plugin.tasks.schedule import BudgetHalving
 from flowavenet_plugin.vocoder.flowavenet_vocoder import FloWaveNetVocoder
 from flowavenet_plugin.vocoder.registry import VOCODERS, register_vocoder
@@ -114,7 +114,7 @@ def test_act_norm_starts_from_the_first_good_batch(train: Callable[..., Path], f
     bad = weights(train("bad", vocoder="fragile", optim_conf="lr=0.0") / "1epoch.pth")
     norms = [key.removesuffix("loc") for key in good if key.endswith("actnorm.loc")]
     assert norms and all(float(bad[f"{norm}initialized"]) == 1 for norm in norms)
-    assert not any(torch.equal(bad[f"{norm}scale"], torch.ones_like(bad[f"{norm}scale"])) for norm in norms)
+    assert float(bad[f"{norms[0]}scale"].min()) > 1.5  # later ones find samples that are standardised already
     # From another batch, but from tones like those.
     for norm in norms:
         assert 0.2 < float((bad[f"{norm}scale"] / good[f"{norm}scale"]).mean()) < 5
@@ -191,21 +191,6 @@ def test_averaged_weights_are_a_vocoder_and_change_nothing_else(train: Callable[
     assert valid["loss"] == figures(plain, 2, "valid")["loss"]
 
 
-def test_dequantisation_noise_stays_within_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    vocoder = FloWaveNetVocoder(
-        fs=tiny_corpus.FS, hop_length=tiny_corpus.HOP, n_mels=tiny_corpus.N_MELS, **tiny_corpus.VOCODER_CONF
-    )
-    seen: list[Tensor] = []
-    plain = vocoder.loss
-    monkeypatch.setattr(vocoder, "loss", lambda wav, *rest: (seen.append(wav), plain(wav, *rest))[1])
-    wav, feats = 0.1 * torch.randn(2, 128), torch.randn(2, 4, tiny_corpus.N_MELS)
-    for dequantize, training in ((True, True), (True, False), (False, True)):
-        ESPnetVocoderModel(vocoder, dequantize).train(training)(wav, feats)
-    error = seen[0] - wav
-    assert 0.4 * QUANTISATION_STEP < error.abs().max() < 0.51 * QUANTISATION_STEP
-    assert torch.equal(seen[1], wav) and torch.equal(seen[2], wav)
-
-
 def test_the_log_says_how_training_goes(train: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     exp = train(max_epoch=2, log_interval=3)
@@ -254,3 +239,34 @@ def test_samples_of_whole_clips_at_intervals(train: Callable[..., Path], corpus:
     for sound in events.Audio("natural/utt0"):
         played, _ = soundfile.read(io.BytesIO(sound.encoded_audio_string), dtype="float32")
         np.testing.assert_allclose(played, wav, atol=2**-14)
+
+
+def test_sound_samples_need_no_pictures(train: Callable[..., Path]) -> None:
+    exp = train(sample_interval=1, use_tensorboard="true", use_matplotlib="false", num_samples=2)
+    events = EventAccumulator(str(exp / "tensorboard" / "train"), size_guidance={"audio": 0}).Reload()
+    assert len(events.Tags()["audio"]) == 4 and events.Tags()["images"] == []
+    assert not (exp / "images").exists()
+    config = yaml.safe_load((exp / "config.yaml").read_text())
+    assert config["use_matplotlib"] is False and config["num_samples"] == 2
+
+
+def test_a_process_draws_its_own_numbers_in_training(
+    train: Callable[..., Path], fragile: type[Fragile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[float] = []
+    plain = FloWaveNetVocoder.loss
+
+    def loss(self: FloWaveNetVocoder, *batch: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        if self.training:
+            drawn.append(torch.rand(()).item())
+        return plain(self, *batch)
+
+    monkeypatch.setattr(FloWaveNetVocoder, "loss", loss)
+    train("one", max_epoch=2)
+    assert len(set(drawn)) == 6
+    first, drawn[:] = list(drawn), []
+    train("again", max_epoch=2)
+    assert drawn == first
+    drawn.clear()
+    train("other", max_epoch=2, seed=4)  # its first epoch isn't the second of the other
+    assert not set(drawn) & set(first)

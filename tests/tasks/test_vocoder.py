@@ -229,3 +229,20 @@ def test_lists_that_cannot_be_stop_before_training(
         main(command)
     assert all(word in str(error.value) for word in words), str(error.value)
     assert not (tmp_path / "ran").exists() and not (tmp_path / "exp" / "checkpoint.pth").exists()
+
+
+def test_collected_statistics_are_of_whole_utterances(
+    options: Callable[..., list[str]], corpus: Path, tmp_path: Path
+) -> None:
+    main(options(collect_stats="true"))
+    for name in ("train", "valid"):
+        with (
+            np.load(corpus / name / "feats_stats.npz") as wanted,
+            np.load(tmp_path / f"exp/{name}/feats_stats.npz") as got,
+        ):
+            assert got["count"] == wanted["count"]
+            np.testing.assert_allclose(got["sum"], wanted["sum"], rtol=1e-4)
+            np.testing.assert_allclose(got["sum_square"], wanted["sum_square"], rtol=1e-4)
+        samples = (corpus / name / "utt2num_samples").read_text()
+        assert (tmp_path / f"exp/{name}/speech_shape").read_text() == samples
+    main(options("trained", max_epoch=1, feats_stats=tmp_path / "exp/train/feats_stats.npz"))

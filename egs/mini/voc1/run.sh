@@ -23,6 +23,7 @@ voice=../../voice/voc1/voice.zip
 for word in "$@"; do [[ ${word} != --help && ${word} != -h ]] || exec "${top}/run.sh" "${options[@]}"; done
 "${top}/run.sh" "${options[@]}" --help > /dev/null
 
+# With --python, run.sh says what that one lacks.
 # shellcheck source=../../../path.sh
-(. "${top}/path.sh") 2> /dev/null || "${top}/local/setup_env.sh"
+[[ " $* " == *" --python"[\ =]* ]] || (. "${top}/path.sh") 2> /dev/null || "${top}/local/setup_env.sh"
 exec "${top}/run.sh" "${options[@]}"
