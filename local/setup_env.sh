@@ -111,7 +111,7 @@ install_all() {
     pins setuptools wheel Cython numpy >"${work}/build.txt"
     pip_install -r "${work}/build.txt"
     # The same module under the name of a package that an earlier version of this environment had.
-    "${venv}/bin/python" -m pip uninstall --quiet --yes pyworld 2>/dev/null
+    "${venv}/bin/python" -m pip uninstall --quiet --yes pyworld 2>/dev/null || true
     all_pins | grep -v '^pesq==' >"${work}/main.txt"
     log "[2/4] $(wc -l <"${work}/main.txt") pinned packages, about 5.4 GB, most of it torch with CUDA: takes some minutes"
     pip_install -r "${work}/main.txt"

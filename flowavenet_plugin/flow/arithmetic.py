@@ -42,10 +42,20 @@ def arithmetic(device: torch.device) -> Iterator[None]:
         with (
             torch.inference_mode(False),
             torch.set_grad_enabled(gradients),  # leaving inference mode has switched them on
-            torch.autocast(device.type, enabled=False),
+            _without_autocast(device.type),
             current,
         ):
             yield
+    finally:
+        _LOWER.reset(token)
+
+
+@contextlib.contextmanager
+def full_precision() -> Iterator[None]:
+    """Inside of :func:`arithmetic`: WaveNets run in the precision of the weights, too, whatever autocast asked for."""
+    token = _LOWER.set(None)
+    try:
+        yield
     finally:
         _LOWER.reset(token)
 
@@ -68,7 +78,13 @@ def wavenet_dtype(x: Tensor) -> torch.dtype:
 
 
 def _autocast_dtype(kind: str) -> torch.dtype | None:
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+    known = torch.amp.is_autocast_available(kind)  # "meta" for instance has none
+    return torch.get_autocast_dtype(kind) if known and torch.is_autocast_enabled(kind) else None
+
+
+def _without_autocast(kind: str) -> contextlib.AbstractContextManager[object]:
+    known = torch.amp.is_autocast_available(kind)
+    return torch.autocast(kind, enabled=False) if known else contextlib.nullcontext()
 
 
 def exact_product(a: Tensor, b: Tensor) -> Tensor:

@@ -101,7 +101,23 @@ def in_threads(work: Callable[[int], None], threads: int) -> None:
     functions().in_threads(_WORK(alone), threads)
 
 
-@functools.cache
+def _once(make: Callable[[], ctypes.CDLL | None]) -> Callable[[], ctypes.CDLL | None]:
+    """Call a function once and keep its result; threads that ask meanwhile wait (functools.cache lets them all in)."""
+    lock, results = threading.Lock(), []
+
+    @functools.wraps(make)
+    def result() -> ctypes.CDLL | None:
+        if not results:
+            with lock:
+                if not results:
+                    results.append(make())
+        return results[0]
+
+    result.cache_clear = results.clear
+    return result
+
+
+@_once
 def functions() -> ctypes.CDLL | None:
     """Return the compiled functions; None: they can't be had, which is said in one warning, or aren't wanted."""
     if not choices.wants_compiled():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -39,7 +39,19 @@ def as_tensor(name: str, values: Tensor | np.ndarray | Sequence, like: Tensor) -
         values = torch.from_numpy(np.array(array, dtype=np.float64))  # of any byte order and layout
     if values.is_complex() or values.dtype == torch.bool:
         raise ValueError(f"{name} must be real numbers, not {values.dtype}")
-    return usable(values.to(like))
+    return usable((values if values.layout == torch.strided else values.to_dense()).to(like))
+
+
+def as_items(name: str, items: Iterable) -> list:
+    """Return several things as a list.
+
+    Raises:
+        ValueError: If it is one thing; the message calls them ``name``.
+    """
+    try:
+        return list(items)
+    except TypeError as error:
+        raise ValueError(f"{name} of several utterances are needed, not {type(items).__name__}") from error
 
 
 def _kind(values: object, array: np.ndarray) -> str:
@@ -63,13 +75,14 @@ def as_waveform(wav: Tensor | np.ndarray, like: Tensor) -> Tensor:
     Raises:
         ValueError: If its shape is another, or its samples are integers, whose scale isn't known.
     """
-    dtype = wav.dtype if isinstance(wav, (Tensor, np.ndarray)) else None
-    if dtype is not None and (dtype.kind in "iu" if isinstance(dtype, np.dtype) else not dtype.is_floating_point):
+    wav = wav if isinstance(wav, Tensor) else np.asarray(wav)
+    dtype = wav.dtype
+    if dtype.kind in "iu" if isinstance(dtype, np.dtype) else not dtype.is_floating_point:
         raise ValueError(f"the waveform holds {dtype}, not amplitudes in [-1, 1]: 16-bit samples are divided by 32768")
     wav = as_tensor("the waveform", wav, like)
     if wav.dim() != 1:
         raise ValueError(f"expected a waveform of shape (samples,), got {tuple(wav.shape)}")
-    return wav
+    return check_finite("the waveform", wav)
 
 
 def check_feats(feats: Tensor, n_mels: int) -> None:
@@ -80,8 +93,18 @@ def check_feats(feats: Tensor, n_mels: int) -> None:
     """
     if feats.dim() != 2 or feats.shape[1] != n_mels or feats.shape[0] == 0:
         raise ValueError(f"expected features of shape (frames, {n_mels}), got {tuple(feats.shape)}")
-    if not torch.isfinite(feats).all():
-        raise ValueError("the features hold values that are not finite")
+    check_finite("the features", feats)
+
+
+def check_finite(name: str, values: Tensor) -> Tensor:
+    """Return the values themselves.
+
+    Raises:
+        ValueError: If one is not finite; the message calls them ``name``.
+    """
+    if not torch.isfinite(values).all():
+        raise ValueError(f"{name}: there are values that are not finite")
+    return values
 
 
 def check_lengths(wav_lengths: Tensor, feats_lengths: Tensor, hop_length: int) -> None:

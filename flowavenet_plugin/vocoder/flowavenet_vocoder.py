@@ -10,12 +10,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowavenet_plugin.flow.arithmetic import own_arithmetic, usable
+from flowavenet_plugin.flow.arithmetic import full_precision, own_arithmetic, usable
 from flowavenet_plugin.flow.flowavenet import FloWaveNet
 from flowavenet_plugin.flow.prediction import LinearPrediction
 from flowavenet_plugin.flow.prepared import PreparedFlow
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
-from flowavenet_plugin.vocoder.checks import as_feats, as_tensor, as_waveform, check_lengths, check_temperature
+from flowavenet_plugin.vocoder.checks import (
+    as_feats,
+    as_items,
+    as_tensor,
+    as_waveform,
+    check_finite,
+    check_lengths,
+    check_temperature,
+)
 from flowavenet_plugin.vocoder.folded import FoldedWeights
 from flowavenet_plugin.vocoder.streaming import NoiseSource, Synthesis
 
@@ -207,7 +215,7 @@ class FloWaveNetVocoder(AbsVocoder):
             temperature = self.temperature if temperature is None else temperature
         elif seed is not None:
             raise ValueError(f"give seed or noise, not both: seed={seed}")
-        noise = as_tensor("the noise", noise, feats)
+        noise = check_finite("the noise", as_tensor("the noise", noise, feats))
         if tuple(noise.shape) != (size,):
             raise ValueError(
                 f"noise has shape {tuple(noise.shape)}, but {feats.shape[0]} frames of {self.hop_length} samples "
@@ -220,7 +228,7 @@ class FloWaveNetVocoder(AbsVocoder):
     @torch.no_grad()
     def inference_batch(
         self,
-        feats: Sequence[Tensor | np.ndarray],
+        feats: Iterable[Tensor | np.ndarray],
         temperature: float | None = None,
         seeds: Sequence[int | Sequence[int]] | None = None,
         dtype: torch.dtype | None = None,
@@ -239,7 +247,8 @@ class FloWaveNetVocoder(AbsVocoder):
         Raises:
             ValueError: If a shape or the temperature is impossible, or there are not as many seeds as utterances.
         """
-        seeds = [None] * len(feats) if seeds is None else seeds
+        feats = as_items("the features", feats)
+        seeds = [None] * len(feats) if seeds is None else as_items("the seeds", seeds)
         if len(seeds) != len(feats):
             raise ValueError(f"{len(seeds)} seeds for {len(feats)} utterances")
         scale = check_temperature(self.temperature if temperature is None else temperature)
@@ -285,7 +294,7 @@ class FloWaveNetVocoder(AbsVocoder):
             raise ValueError(f"chunk_frames must be at least 1, not {chunk_frames}")
         synthesis = Synthesis(self.prepare(dtype), self.prediction, NoiseSource(seed), scale, chunk_frames)
         for piece in feats:
-            if len(piece):
+            if getattr(piece, "shape", (1,))[:1] != (0,):
                 piece = as_feats(piece, self.n_mels, self.feats_mean)
                 yield from synthesis.push(piece, self.normalize(piece))
         yield from synthesis.finish()
@@ -355,7 +364,8 @@ class FloWaveNetVocoder(AbsVocoder):
         """
         feats, wav = as_feats(feats, self.n_mels, self.feats_mean), as_waveform(wav, self.feats_mean)
         samples, frames = torch.tensor(wav.shape), torch.tensor(feats.shape[:1])
-        stats = self.loss(wav[None], feats[None], samples, frames)[1]
+        with full_precision():
+            stats = self.loss(wav[None], feats[None], samples, frames)[1]
         return stats["log_likelihood"]
 
     def _synthesise(self, noise: Tensor, feats: Tensor, lengths: Tensor | None, dtype: torch.dtype | None) -> Tensor:

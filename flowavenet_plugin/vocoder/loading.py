@@ -58,7 +58,8 @@ def _load(
         config_file = weights.parent / "config.yaml" if config_file is None else Path(config_file)
         state_dict = read_state_dict(weights)
         config = read_config(config_file)
-    vocoder = _empty_vocoder(config, config_file)
+    # Weights are float32, whatever torch.set_default_dtype says at the moment.
+    vocoder = _empty_vocoder(config, config_file).float()
     expected = vocoder.state_dict()
     check_keys(expected, state_dict, model_file, config_file)
     state_dict = {key: value.to(expected[key].dtype) for key, value in state_dict.items()}

@@ -7,7 +7,15 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from flowavenet_plugin.flow.arithmetic import arithmetic, exact_product, own_arithmetic, usable, wavenet_dtype
+from flowavenet_plugin.flow.arithmetic import (
+    arithmetic,
+    exact_product,
+    full_precision,
+    own_arithmetic,
+    usable,
+    wavenet_dtype,
+)
+from flowavenet_plugin.flow.flowavenet import FloWaveNet
 
 CPU = torch.device("cpu")
 
@@ -66,6 +74,20 @@ def test_a_method_runs_inside_on_its_objects_device(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch.cuda, "device", Device)
     assert Model().method(1, y=3) == (4, True)
     assert entered == [Model.device, None]
+
+
+def test_full_precision_forgets_what_autocast_asked_for() -> None:
+    with torch.autocast("cpu", torch.bfloat16), arithmetic(CPU):
+        with full_precision(), arithmetic(CPU):
+            assert wavenet_dtype(torch.ones(1)) == torch.float32
+        assert wavenet_dtype(torch.ones(1)) == torch.bfloat16
+
+
+def test_devices_without_autocast() -> None:
+    with arithmetic(torch.device("meta")):
+        assert wavenet_dtype(torch.ones(1, device="meta")) == torch.float32
+    network = FloWaveNet(n_mels=4, n_block=2, n_flow=2, filter_size=8, upsample_scales=(2, 4)).to("meta")
+    assert network.inverse(torch.ones(1, 1, 40, device="meta"), torch.ones(1, 4, 5, device="meta")).shape == (1, 1, 40)
 
 
 def test_exact_products_are_those_of_float64() -> None:

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -83,7 +84,9 @@ def test_without_compiler_torch_does_it_and_one_warning_says_so(
         caplog.clear()
         monkeypatch.setenv("CC", given)
         compiled.functions.cache_clear()
-        assert compiled.functions() is None and compiled.functions() is None and not compiled.takes(torch.zeros(1))
+        with ThreadPoolExecutor(8) as threads:
+            assert list(threads.map(lambda _: compiled.functions(), range(8))) == [None] * 8
+        assert compiled.functions() is None and not compiled.takes(torch.zeros(1))
         (record,) = caplog.records
         assert record.levelno == logging.WARNING and reason in record.getMessage()
         assert f"takes about {compiler.COST} as long" in record.getMessage()

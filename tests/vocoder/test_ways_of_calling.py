@@ -96,9 +96,34 @@ def test_loading_inside_inference_mode(folder: Path) -> None:
     assert torch.equal(voice.inference(features(), seed=1), expected)
     voice.train().loss(waveform()[None], features()[None], None, None)[0].backward()
     with torch.inference_mode():
-        built = copy.deepcopy(voice)  # all its weights are tensors of this mode
-        inside = built.eval().inference(features(), seed=1)
-    assert torch.equal(built.inference(features(), seed=1), inside)
+        built = copy.deepcopy(voice).eval()  # all its weights are tensors of this mode, which don't tell of changes
+        inside = built.inference(features(), seed=1)
+        for parameter in built.parameters():
+            parameter.mul_(0.9)
+        changed = built.inference(features(), seed=1)
+    assert not torch.equal(inside, changed)
+    assert torch.equal(built.inference(features(), seed=1), changed)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_loading_with_another_default_type(folder: Path, dtype: torch.dtype) -> None:
+    feats = features()
+    expected = load_vocoder(folder / "model.pth").inference(feats, seed=1)
+    torch.set_default_dtype(dtype)
+    try:
+        voice = load_vocoder(folder / "model.pth")
+        inside = voice.inference(feats, seed=1)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(inside, expected) and torch.equal(voice.inference(feats, seed=1), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_changes_nothing_but_losses(voice: FloWaveNetVocoder, dtype: torch.dtype) -> None:
+    for name, use in USES.items():
+        expected = use(voice, features())
+        with torch.autocast("cpu", dtype):
+            assert torch.equal(use(voice, features()), expected), name
 
 
 def test_a_stream_begun_inside_inference_mode_goes_on_outside(voice: FloWaveNetVocoder) -> None:
@@ -206,6 +231,7 @@ def test_kinds_of_noise_and_waveforms(voice: FloWaveNetVocoder) -> None:
         (torch.zeros(3, N_MELS, dtype=torch.complex64), "real numbers, not torch.complex64"),
         (torch.full((3, N_MELS), torch.nan), "not finite"),
         (np.full((3, N_MELS), 1e300), "not finite"),  # too large for the weights' precision
+        (np.float32(1), r"shape \(frames, 6\), got \(\)"),
     ],
     ids=str,
 )
@@ -214,16 +240,20 @@ def test_features_that_say_nothing_are_refused(voice: FloWaveNetVocoder, given: 
     uses.append(lambda voice, feats: voice.inference_batch([features(), feats]))
     uses.append(lambda voice, feats: joined(voice.stream(iter([features(), feats]))))
     for use in uses:
-        if use is uses[-1] and (given is None or len(given) == 0):  # a stream waits for more
+        if use is uses[-1] and getattr(given, "shape", (1,))[:1] == (0,):  # a stream waits for more
             continue
         with pytest.raises(ValueError, match=message):
             use(voice, given)
 
 
-def test_waveforms_of_integers_are_refused(voice: FloWaveNetVocoder) -> None:
-    for wav in ((32767 * waveform()).short(), (32767 * waveform()).short().numpy()):
-        with pytest.raises(ValueError, match="int16, not amplitudes.*32768"):
+def test_waveforms_that_say_nothing_are_refused(voice: FloWaveNetVocoder) -> None:
+    integers = (32767 * waveform()).short()
+    for wav in (integers, integers.numpy(), integers.tolist()):
+        with pytest.raises(ValueError, match="int.*, not amplitudes.*32768"):
             voice.log_likelihood(wav, features())
+    for call in (lambda wav: voice.log_likelihood(wav, features()), lambda wav: voice.inference(features(), noise=wav)):
+        with pytest.raises(ValueError, match="not finite"):
+            call(torch.full_like(waveform(), torch.nan))
     with pytest.raises(ValueError, match=r"waveform of shape \(samples,\), got \(1, 288\)"):
         voice.log_likelihood(waveform()[None], features())
 
@@ -232,6 +262,10 @@ def test_no_utterances_give_no_sound(voice: FloWaveNetVocoder) -> None:
     assert voice.inference_batch([]) == [] and voice.inference_batch([], seeds=[]) == []
     with pytest.raises(ValueError, match="1 seeds for 0 utterances"):
         voice.inference_batch([], seeds=[1])
+    with pytest.raises(ValueError, match="features of several utterances are needed, not NoneType"):
+        voice.inference_batch(None)
+    expected = voice.inference_batch([features()], seeds=[1])[0]
+    assert torch.equal(voice.inference_batch((feats for feats in [features().to_sparse()]), seeds=[1])[0], expected)
 
 
 def test_threads_share_a_vocoder(voice: FloWaveNetVocoder) -> None:

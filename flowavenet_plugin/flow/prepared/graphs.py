@@ -49,7 +49,8 @@ def record_cuda_graph(function: Callable[..., Tensor], inputs: tuple[Tensor, ...
             function(*inputs)
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # Other threads may go on: they use the GPU, and memory of it, while this one records.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         out = function(*inputs)
 
     def replay() -> Tensor:

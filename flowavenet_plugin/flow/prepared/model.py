@@ -72,8 +72,11 @@ class PreparedFlow:
 
     @property
     def stale(self) -> bool:
-        """Whether the network's weights were replaced or changed since; a change through ``.data`` isn't seen."""
-        return self._flow is not None and self._state != _state(self._flow)
+        """Whether the network's weights were replaced or changed since; a change through ``.data`` isn't seen.
+
+        Weights that were made in inference mode always count as changed: nothing tells.
+        """
+        return self._flow is not None and (self._state is None or self._state != _state(self._flow))
 
     @property
     def graphs(self) -> GraphedInverse:
@@ -144,9 +147,8 @@ def _release(block: nn.Module, others: nn.ModuleList) -> None:
             parameter.data = parameter.data.new_empty(0)
 
 
-def _state(flow: FloWaveNet) -> list[tuple[int, int, torch.dtype, torch.device]]:
-    # Tensors of inference mode count no versions; nothing changes them outside of it.
-    return [
-        (each.data_ptr(), 0 if each.is_inference() else each._version, each.dtype, each.device)
-        for each in flow.parameters()
-    ]
+def _state(flow: FloWaveNet) -> list[tuple[int, int, torch.dtype, torch.device]] | None:
+    """Return what tells whether weights have changed; None: nothing does, as tensors of inference mode don't count."""
+    if any(parameter.is_inference() for parameter in flow.parameters()):
+        return None
+    return [(each.data_ptr(), each._version, each.dtype, each.device) for each in flow.parameters()]
