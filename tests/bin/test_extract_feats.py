@@ -184,7 +184,7 @@ def test_bad_audio_with_resampling(tmp_path: Path, corpus: dict[str, Path]) -> N
 def test_all_bad(tmp_path: Path, corpus: dict[str, Path]) -> None:
     for path in corpus.values():
         path.unlink()
-    assert "4 of 4 utterances are bad" in run_extract(tmp_path, "--skip_bad_utts", "true")
+    assert "4 of 4 utterances are bad" in run_extract(tmp_path)
     assert not (tmp_path / "out/feats.scp").exists()
 
 
