@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import runpy
 import sys
+from pathlib import Path
 
 import torch
 
@@ -45,4 +46,5 @@ if __name__ == "__main__":
         runpy.run_module(words[1], run_name="__main__")
     else:
         sys.argv = words
+        sys.path.insert(0, str(Path(words[0]).parent))  # as Python does for a script
         runpy.run_path(words[0], run_name="__main__")
