@@ -73,7 +73,7 @@ checksum() { printf '%08x' "$(printf %s "$1" | cksum | cut -d ' ' -f 1)"; }
 # options_tag <options>: options as part of a folder's name. What that can't tell apart a checksum does.
 options_tag() {
     local words text
-    read -r -a words <<< "$1"
+    read -r -d "" -a words <<< "$1" || true # line breaks are spaces
     text="${words[*]}"
     sed -e 's/--/_/g' -e 's/[^[:alnum:]._-]//g' <<< "${text}" | tr -d '\n'
     [[ ${text} =~ ^(\ ?--[a-z_]+\ ([0-9.]+|true|false))*$ ]] || printf -- '-%s' "$(checksum "${text}")"
@@ -86,7 +86,7 @@ place_tag() { printf '%s-%s' "$(basename "$1")" "$(checksum "$(realpath -m "$1")
 # how long it is, its learning rate, what it shows and keeps.
 without_schedule() {
     local words word kept=() keep=true i
-    read -r -a words <<< "$1"
+    read -r -d "" -a words <<< "$1" || true # line breaks are spaces
     for ((i = 0; i < ${#words[@]}; i++)); do
         word=${words[i]}
         if [[ ${word} == --* ]]; then

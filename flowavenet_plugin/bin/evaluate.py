@@ -158,7 +158,11 @@ def evaluate(args: argparse.Namespace, command: Sequence[str]) -> str:
     sources = check_decoding(synthesised, args.gen_scp, weights, args.feats_scp, options)
     dataset = args.ref_scp.absolute().parent.name
     systems = [scoring.System("", args.gen_scp, synthesised)]
-    systems += [scoring.find_system(spec, list(natural), dataset) for spec in args.compare]
+    for spec in args.compare:
+        systems.append(scoring.find_system(spec, list(natural), dataset))
+        found = systems[-1]
+        listed = found.source if found.source.is_file() else found.source / "wav" / "wav.scp"
+        check_decoding(found.wavs, listed, None, args.feats_scp, {})
     factors = scoring.read_real_time_factors(args.utt2rtf, synthesised, args.gen_scp) if args.utt2rtf else {}
     device, vocoder, tolerance = "cuda" if args.ngpu else "cpu", None, args.length_tolerance
     if args.model_file:

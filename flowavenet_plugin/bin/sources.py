@@ -132,10 +132,15 @@ def check_decoding(
     for utt in wavs:
         wanted[utt] = dict(options) if weights is None else {"weights": weights, **options}
         listed = place(recorded.get(utt, {}), "scp")
-        if feats_scp is not None and listed == feats_scp.absolute() and utt in feats:
+        if feats_scp is not None and listed is not None and _same_file(listed, feats_scp) and utt in feats:
             wanted[utt]["feats"] = feats_checksum(feats[utt])
     check_sources(wavs, recorded, wanted, folder)
     return {utt: recorded[utt] for utt in wavs if utt in recorded}
+
+
+def _same_file(first: Path, second: Path) -> bool:
+    """Compare two paths, which may be spelt in several ways; a file that is gone is no other's."""
+    return first.absolute() == second.absolute() or (first.exists() and second.exists() and first.samefile(second))
 
 
 def _weights_now(model_file: Path) -> str | None:

@@ -169,7 +169,7 @@ def batches_of(args: argparse.Namespace, options: IteratorOptions, world_size: i
         sort_in_batch=args.sort_in_batch,
         sort_batch=args.sort_batch,
         drop_last=args.drop_last_iter and options.train,  # in validation every utterance counts
-        min_batch_size=world_size if options.distributed else args.min_batch_size,
+        min_batch_size=args.min_batch_size,  # not ESPnet2's, the number of processes: batches don't depend on it
         utt2category_file=str(categories) if categories.exists() else None,
     )
     return [list(batch) for batch in sampler][: options.num_batches]
@@ -217,6 +217,7 @@ def check_shares(batches: Sequence[Sequence[str]], world_size: int, which: str, 
         )
     if smallest < world_size:
         option = "--batch_size" if which == "training" else "--valid_batch_size (or --batch_size without it)"
+        option += " (--batch_bins, --min_batch_size for batches by length)"
         raise ValueError(
             f"a batch of the {which} set ({shape_file}) has {smallest} utterance(s), fewer than the {world_size} "
             f"processes that share it: make {option} at least {world_size}, {fewer}"

@@ -65,6 +65,11 @@ def _check_going_on(args: argparse.Namespace, model: nn.Module, folder: Path) ->
     if stopped is None:
         check_complete(recorded, args, epochs)
     else:
+        if args.max_epoch < stopped["epoch"]:
+            raise ValueError(
+                f"--max_epoch {args.max_epoch}: this run was stopped in the middle of epoch {stopped['epoch']} "
+                f"({folder / STOPPED}). Give at least {stopped['epoch']}, or move that file away"
+            )
         check_same_batches(recorded, args, stopped["epoch"], folder / STOPPED)
 
 
