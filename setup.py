@@ -37,7 +37,7 @@ setup(
         "tqdm>=4.66.1",
     ],
     extras_require={
-        "eval": ["pesq", "pystoi>=0.4.0", "pyworld>=0.3.4", "scipy>=1.13.1", "tensorboard>=2.17.0"],
+        "eval": ["pesq", "pystoi>=0.4.0", "pyworld>=0.3.4", "scipy>=1.13.1", "tensorboard>=2.18.0"],
         "browser": ["playwright"],  # the test of the report in a browser
         "onnx": ["onnx>=1.17.0", "onnxruntime>=1.19.0"],  # bin/export_onnx
         "kernels": ['triton; platform_system == "Linux"'],
