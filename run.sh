@@ -180,8 +180,7 @@ train() {
         --multiprocessing_distributed true -- \
         "${root}/utils/job.sh" "${processes}" ${python} -m flowavenet_plugin.bin.vocoder_train "${options[@]}" \
         --resume true --output_dir "${voc_exp}" ${train_args} 2> "${voc_exp}/launch.log" \
-        || { say_if_stopped; fail_with_logs "training" \
-            "${voc_exp}/$(grep -q 'log file:' "${voc_exp}/launch.log" && echo train || echo launch).log"; }
+        || { say_if_stopped; fail_with_logs "training" "${voc_exp}/$(started_log).log"; }
 }
 
 decode() {

@@ -19,6 +19,11 @@ fail_with_logs() {
     die "${what} failed, see the logs above ($(dirname "$1")/)"
 }
 
+# Prints which log tells why training failed: train, or launch if the job didn't start (a train.log is then an earlier run's).
+started_log() {
+    if grep -q 'log file:' "${voc_exp}/launch.log" && [ -e "${voc_exp}/train.log" ]; then echo train; else echo launch; fi
+}
+
 # find_file <what it is> <path>: the path as seen from recipe_dir, else from the top folder.
 find_file() {
     if [ -e "$2" ]; then echo "$2"

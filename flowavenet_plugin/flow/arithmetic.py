@@ -63,12 +63,16 @@ def full_precision() -> Iterator[None]:
 def own_arithmetic(method: Callable[P, R]) -> Callable[P, R]:
     """Run a method in :func:`arithmetic` on its object's ``device``; ``torch.compile`` calls it as it is."""
 
-    @functools.wraps(method)
+    @torch.compiler.disable
     def run(self: object, *args: P.args, **kwargs: P.kwargs) -> R:
         with arithmetic(self.device):
             return method(self, *args, **kwargs)
 
-    return torch.compiler.disable(run)
+    @functools.wraps(method)
+    def call(self: object, *args: P.args, **kwargs: P.kwargs) -> R:
+        return run(self, *args, **kwargs)  # torch 2.6 would take `run` itself out of a method bound to an object
+
+    return call
 
 
 def wavenet_dtype(x: Tensor) -> torch.dtype:

@@ -38,6 +38,7 @@ def recipe(tmp_path: Path) -> Path:
         tiny_corpus.make_corpus(tmp_path / "dump/fbank" / name, n_utts=count)
     (tmp_path / "train.yaml").write_text(yaml.safe_dump(CONFIG))
     stub_cluster.make_cluster(tmp_path / "bin")
+    (tmp_path / "path.sh").write_text(f". '{ROOT}/path.sh'\n")  # what jobs source, as the recipes in egs/ have one
     (tmp_path / "bin/ssh.pl").symlink_to("slurm.pl")  # must be there; it isn't called
     return tmp_path
 
