@@ -156,15 +156,6 @@ check "and joins the tables" mini --stage 3 --stop_stage 4 --temperatures "" --t
 check "beside natural speech and Griffin-Lim" grep -q "^| eval1 old " "${decoded}/eval1/scoring/results.md"
 check "a model that isn't there" refuses "--trained_model takes name=path" mini --trained_model "old=none.zip"
 
-section "several GPUs, on a stand-in"
-cp ../../../tests/pretend_gpus.py "${work}" # --python takes no path with spaces
-gpus=(--python "python3 ${work}/pretend_gpus.py" --gpu_inference false --griffin_lim false --temperatures "")
-check "more than clips to validate by" refuses "the validation set has 3 utterance(s)" mini "${gpus[@]}" --stage 2 --ngpu 4 --tag four
-check "nothing was written" bash -c "[ ! -e exp/voc_four/config.yaml ]"
-check "from data to report" mini "${gpus[@]}" --stage 0 --ngpu 3 --tag three
-check "in three processes" grep -q ":0/3\].*2epoch results" exp/voc_three/train.log
-check "the report" there exp/voc_three/{report.html,RESULTS.md}
-
 section "a run of ESPnet2's tts_inference"
 run=${work}/tts/exp/tts_x/decode_y/eval1
 mkdir -p "${run}/norm"
