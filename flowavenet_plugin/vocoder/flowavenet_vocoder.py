@@ -33,7 +33,8 @@ class FloWaveNetVocoder(AbsVocoder):
 
     Features may be tensors or NumPy arrays of any real type, on any device; sound is a tensor of the type and on the
     device of the weights. What the caller has set in PyTorch (autocast, inference mode, default type, current device)
-    changes nothing, see :mod:`flowavenet_plugin.flow.arithmetic`. Several threads may make sound at the same time.
+    changes nothing, see :mod:`flowavenet_plugin.flow.arithmetic`; only :meth:`loss` lets its WaveNets run in autocast's
+    type. Several threads may make sound at the same time.
     """
 
     state_is_whole = True
