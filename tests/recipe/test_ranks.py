@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -45,6 +46,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, count in (("tr_no_dev", 13), ("dev", 11)):
         tiny_corpus.make_corpus(root / "dump/fbank" / name, n_utts=count)
     (root / "train.yaml").write_text(yaml.safe_dump(CONFIG))
+    shutil.copy(ROOT / "tests/recipe/four_gpus.py", root)
     return root
 
 
@@ -53,7 +55,7 @@ def command(recipe: Path, tag: str, ngpu: int, train_args: str = "") -> list[str
     feats = {**tiny_corpus.FEATS_CONF, "n_shift": tiny_corpus.HOP}
     feats.pop("hop_length")
     options = dict(recipe_dir=recipe, train_config="train.yaml", stage=2, stop_stage=2, ngpu=ngpu, tag=tag, **feats)
-    options["python"] = f"python3 {ROOT}/tests/pretend_gpus.py"
+    options["python"] = f"python3 {recipe}/four_gpus.py"
     options["train_args"] = train_args
     return [str(ROOT / "run.sh"), *(str(word) for key, value in options.items() for word in (f"--{key}", value))]
 
@@ -61,7 +63,8 @@ def command(recipe: Path, tag: str, ngpu: int, train_args: str = "") -> list[str
 def environment() -> dict[str, str]:
     """Return the environment: this Python, the package of this checkout, one thread for each process."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "cmd_backend": "local", "OMP_NUM_THREADS": "1"}
+    own = {"PATH": path, "PYTHONPATH": str(ROOT), "cmd_backend": "local", "OMP_NUM_THREADS": "1", "GPUS_HERE": "1"}
+    return {**os.environ, **own}
 
 
 def train(recipe: Path, tag: str, ngpu: int, train_args: str = "") -> Path:
