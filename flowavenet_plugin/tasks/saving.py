@@ -74,12 +74,17 @@ def check_whole(checkpoint: Path) -> None:
     """
     if zipfile.is_zipfile(checkpoint):
         return
+    broken = f"{checkpoint} is broken: {checkpoint.stat().st_size} bytes, and its end is missing."
+    if checkpoint.name == STOPPED:
+        raise ValueError(
+            f"{broken} What was trained since the last whole epoch is lost. Move the file away and start again: "
+            "training goes on after that epoch"
+        )
     epochs = sorted(checkpoint.parent.glob("*epoch.pth"), key=lambda path: path.stat().st_mtime)
     weights = epochs[-1] if epochs else "an earlier Nepoch.pth"
     raise ValueError(
-        f"{checkpoint} is broken: {checkpoint.stat().st_size} bytes, and its end is missing. The optimiser's state is "
-        f"lost. Move the file away and start again, from these weights: --init_param {weights} "
-        f"(run.sh: --tag NEW --resume {weights})"
+        f"{broken} The optimiser's state is lost. Move the file away and start again, from these weights: "
+        f"--init_param {weights} (run.sh: --tag NEW --resume {weights})"
     )
 
 

@@ -19,18 +19,22 @@ LEAVE_OUT = "Leave it out and the run goes on with its own weights; or start ano
 
 
 def describe_start(args: argparse.Namespace) -> dict[str, Any]:
-    """Return what is named: ``init_param`` name -> checksum, ``feats_stats`` likewise.
+    """Return what is named: ``init_param`` name -> checksum and parts of the file, ``feats_stats`` name -> checksum.
+
+    With weights comes ``ignore_init_mismatch``, as it decides on which of them were taken.
 
     Raises:
         FileNotFoundError: If a file is missing.
     """
     start: dict[str, Any] = {"init_param": {}, "feats_stats": {}}
     for name in args.init_param:
-        path = Path(InitParam.parse(name).path)
-        if not path.exists():
+        wanted = InitParam.parse(name)
+        if not Path(wanted.path).exists():
             raise FileNotFoundError(f"--init_param {name}: no such file")
-        with unpacked(path) as weights:
-            start["init_param"][str(name)] = file_checksum(weights)
+        with unpacked(Path(wanted.path)) as weights:
+            start["init_param"][str(name)] = file_checksum(weights) + wanted.parts
+    if args.init_param:
+        start["ignore_init_mismatch"] = args.ignore_init_mismatch
     if args.feats_stats is not None:
         mean, std = read_stats(args.feats_stats)
         start["feats_stats"][str(args.feats_stats)] = checksum(mean.tobytes(), std.tobytes())
@@ -56,6 +60,12 @@ def take_up_start(args: argparse.Namespace, before: Mapping[str, Any], source: P
         raise ValueError(
             f"--init_param {_words(now['init_param'])}: the run in {args.output_dir} was started from "
             f"{_words(then['init_param'])} ({source}) and has trained since. {LEAVE_OUT}"
+        )
+    loosely = [start.get("ignore_init_mismatch") for start in (then, now)]
+    if None not in loosely and loosely[0] != loosely[1]:
+        raise ValueError(
+            f"--ignore_init_mismatch {loosely[1]}: the run in {args.output_dir} took its weights with {loosely[0]} "
+            f"({source}), and has trained since. {LEAVE_OUT}"
         )
     if not _same(now["feats_stats"], then["feats_stats"]):
         raise ValueError(

@@ -17,6 +17,7 @@ from flowavenet_plugin.tasks.schedule import check_halvings
 from flowavenet_plugin.tasks.started_from import describe_start, take_up_start
 from flowavenet_plugin.tasks.starting_weights import starting_weights
 from flowavenet_plugin.tasks.stopped_epoch import read_stopped
+from flowavenet_plugin.tasks.trained_on import check_same_sets
 from flowavenet_plugin.vocoder.loading import check_keys, read_tensors
 
 
@@ -59,6 +60,7 @@ def _check_going_on(args: argparse.Namespace, model: nn.Module, folder: Path) ->
     recorded = _recorded(newest, folder, source)
     check_fixed(recorded, args, model.vocoder.changeable)
     take_up_start(args, recorded.options, recorded.source)
+    check_same_sets(recorded, args)
     new = f"the options, so that this run can't go on there. {OTHER_RUN}"
     check_keys(model.state_dict(), newest["model"], source, new)
     _check_criteria(args, states["reporter"]["stats"] if states else {})

@@ -50,6 +50,12 @@ class InitParam:
         names = tuple(_in_vocoder(name) for name in excluded.split(",") if name)
         return cls(path, _in_vocoder(source), _in_vocoder(target or source), names)
 
+    @property
+    def parts(self) -> str:
+        """What of the file goes where, in one word: however it is written; empty for all of it."""
+        words = (self.source, self.target, ",".join(sorted(self.excluded)))
+        return ":".join(("", *words)) if any(words) else ""
+
     def keeps(self, name: str) -> bool:
         """Whether a tensor below ``source``, by its name there, isn't excluded."""
         return not any(_join(self.source, name).startswith(start) for start in self.excluded)

@@ -37,6 +37,7 @@ from flowavenet_plugin.tasks.segments import CheckPair, SegmentCollate
 from flowavenet_plugin.tasks.starting_point import check_starting_point
 from flowavenet_plugin.tasks.starting_weights import weights_only_in_espnet2
 from flowavenet_plugin.tasks.stopping import SIGNALS, leave_group, listening
+from flowavenet_plugin.tasks.trained_on import describe_set
 from flowavenet_plugin.tasks.trainer import VocoderTrainer
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
 from flowavenet_plugin.vocoder.loading import (
@@ -216,17 +217,21 @@ class VocoderTask(AbsTask):
     def check_sets(cls, args: argparse.Namespace) -> None:
         """Check the lists before ESPnet2 opens them: it would run commands in them, and fail late on broken files.
 
+        ``args`` get ``trained_on``: what the sets are.
+
         Raises:
             ValueError: If lists don't fit each other, an archive is broken, or a set is too small for the processes.
         """
         world_size = processes_of(args)
         check_for_several(args, world_size)
         option = DistributedOption(distributed=world_size > 1)
+        args.trained_on = {}
         for mode, which in (("train", "training"), ("valid", "validation")):
             options = cls.build_iter_options(args, option, mode)
             check_lists(options.data_path_and_name_and_type, options.shape_files, _feats_conf(args)["n_mels"], which)
             if not args.collect_stats:
                 check_shares(batches_of(args, options, world_size), world_size, which, options.shape_files[0])
+            args.trained_on[mode] = describe_set(options.data_path_and_name_and_type, options.shape_files)
 
     @classmethod
     def build_model_from_file(

@@ -218,6 +218,20 @@ def test_other_weights_to_start_from_are_refused(refused: Callable[..., str], co
         run(corpus, tmp_path / "tuned", init_param=other, max_epoch=4)
 
 
+def test_other_parts_of_the_same_weights_are_refused(corpus: Path, tmp_path: Path) -> None:
+    weights, exp = corpus / "exp/1epoch.pth", tmp_path / "tuned"
+    run(corpus, exp, init_param=f"{weights}:flow.upsampler")
+    run(corpus, exp, init_param=f"{weights}:vocoder.flow.upsampler:flow.upsampler", max_epoch=2)  # the same, spelt out
+    before = content(exp)
+    for other in (weights, f"{weights}:flow", f"{weights}:flow.upsampler:flow.upsampler:flow.upsampler.layers.0"):
+        with pytest.raises(ValueError, match="was started from") as error:
+            run(corpus, exp, init_param=other, max_epoch=3)
+        assert str(other) in str(error.value) and "flow.upsampler" in str(error.value)
+    with pytest.raises(ValueError, match="--ignore_init_mismatch True: .* with False"):
+        run(corpus, exp, init_param=f"{weights}:flow.upsampler", ignore_init_mismatch="true", max_epoch=3)
+    assert content(exp) == before
+
+
 def test_other_statistics_are_refused(refused: Callable[..., str], corpus: Path, tmp_path: Path) -> None:
     message = refused(max_epoch=2, feats_stats=corpus / "valid/feats_stats.npz")
     for words in (str(corpus / "valid/feats_stats.npz"), str(corpus / "train/feats_stats.npz"), "--tag"):
