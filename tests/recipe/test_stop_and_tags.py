@@ -158,6 +158,19 @@ def test_a_second_run_leaves_the_first_alone(recipe: Path) -> None:
     assert first.returncode == 128 + signal.SIGTERM
 
 
+def test_of_two_that_start_at_once_one_trains(recipe: Path) -> None:
+    """Before training holds its own lock, whoever is refused must not move the other's logs away."""
+    both = [start(recipe, "--train_args", f"--max_epoch {epochs}") for epochs in (2, 3)]
+    outputs = [process.communicate()[0] for process in both]
+    assert sorted(process.returncode for process in both) == [0, 1], outputs
+    won = both[0].returncode == 1
+    assert "another training writes to exp/voc_train: process " in outputs[not won], outputs[not won]
+    exp = recipe / "exp/voc_train"
+    assert f"{2 + won}/{2 + won}epoch started" in (exp / "train.log").read_text() and not (exp / "train.1.log").exists()
+    assert f"--max_epoch\\ {2 + won}" in (exp / "run.sh").read_text()
+    assert (exp / f"{2 + won}epoch.pth").exists()
+
+
 def test_the_schedule_makes_no_new_experiment(recipe: Path) -> None:
     train(recipe)
     train(recipe, "--train_args", "--max_epoch 3 --optim_conf lr=5e-4 --lr_halvings 1/3 2/3 --num_workers 0")
@@ -194,6 +207,9 @@ def test_two_settings_never_share_a_name() -> None:
     assert places[0] == places[2] and len(set(places)) == 3 and all(tag.startswith("tf-") for tag in places)
     given = "--max_epoch=9 --batch_size 4 --lr_halvings 1/4 1/2 --optim_conf lr=1e-3 --optim_conf eps=1"
     assert tags(f"without_schedule '{given}'") == ["--batch_size 4 --optim_conf eps=1"]
+    broken = given.replace(" ", "\n")  # as a variable of several lines gives it
+    assert tags(f"without_schedule '{broken}'") == ["--batch_size 4 --optim_conf eps=1"]
+    assert tags("options_tag '--a 1\n  --b 2'") == tags("options_tag '--a 1 --b 2'") == ["_a1_b2"]
 
 
 def test_features_and_weights_that_are_named_count(recipe: Path) -> None:
