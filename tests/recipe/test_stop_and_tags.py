@@ -43,6 +43,11 @@ def recipe(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def hear_interrupt() -> None:
+    """Let a child hear Ctrl-C, also where the tests themselves run in a shell's background, which ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(recipe: Path, *options: str, **env: str) -> subprocess.Popen:
     """Start stage 2."""
     folders = [str(Path(sys.executable).parent), os.environ["PATH"]]
@@ -53,7 +58,7 @@ def start(recipe: Path, *options: str, **env: str) -> subprocess.Popen:
     for key, value in FEATS.items():
         command += [f"--{key}", str(value)]
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    return subprocess.Popen([*command, *options], env=environment, **pipes)
+    return subprocess.Popen([*command, *options], env=environment, preexec_fn=hear_interrupt, **pipes)
 
 
 def train(recipe: Path, *options: str) -> str:
