@@ -3,3 +3,4 @@
 # shellcheck shell=bash disable=SC2034
 LJSPEECH=${LJSPEECH:-downloads}
 JSUT=${JSUT:-downloads}
+KERSTIN=${KERSTIN:-downloads}

@@ -14,16 +14,22 @@ SETS = ("tr_no_dev", "dev", "eval1")
 FILES = ("wav.scp", "text", "utt2spk", "spk2utt")
 
 
-def run(folder: Path, *options: object, ljspeech: str | None = None, script: str = "data.sh") -> tuple[int, str]:
-    """Exit status and stderr of a script in local/, run in a folder."""
-    env = {key: value for key, value in os.environ.items() if key != "LJSPEECH" and not key.lower().endswith("_proxy")}
+def run(
+    folder: Path, *options: object, ljspeech: str | None = None, script: str = "data.sh", of: str = "local"
+) -> tuple[int, str]:
+    """Exit status and stderr of a script in local/, or a recipe's, run in a folder."""
+    env = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in ("LJSPEECH", "KERSTIN") and not key.lower().endswith("_proxy")
+    }
     if ljspeech is not None:
         env["LJSPEECH"] = ljspeech
     # ${python} is split into words, as in ESPnet's scripts, so that its folder goes into PATH: it may hold a space.
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
-    program = [str(ROOT / "local/data.sh"), "--python", Path(sys.executable).name]
+    program = [str(ROOT / of / "data.sh"), "--python", Path(sys.executable).name]
     if script != "data.sh":
-        program, env["PYTHONPATH"] = [sys.executable, str(ROOT / "local" / script)], str(ROOT)
+        program, env["PYTHONPATH"] = [sys.executable, str(ROOT / of / script)], str(ROOT)
     program += map(str, options)
     done = subprocess.run(program, cwd=folder, env=env, capture_output=True, text=True, timeout=60)
     return done.returncode, done.stderr

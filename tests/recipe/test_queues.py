@@ -90,7 +90,7 @@ def test_an_array_has_a_task_for_each_number_and_says_which_failed(cluster: Path
 
 
 @pytest.mark.parametrize("backend", stub_cluster.BACKENDS)
-@pytest.mark.parametrize("recipe", ["jsut", "mini", "voice"])
+@pytest.mark.parametrize("recipe", ["jsut", "kerstin", "mini", "voice"])
 def test_jobs_of_a_recipe_have_this_copy_of_the_package(
     cluster: Path, backend: str, recipe: str, tmp_path: Path
 ) -> None:
