@@ -197,13 +197,12 @@ make_report() {
 
 # Stage 5.
 pack() {
-    local corpus=ljspeech stats=${dumps}/${train_set}/feats_stats.npz out options
+    local corpus=ljspeech out options
     [ -z "${recipe_dir}" ] || corpus=$(basename "$(dirname "${PWD}")") # egs/<corpus>/voc1
     out=${voc_exp}/${voc_exp##*/}_$(basename "${model_file}" .pth).zip
     log "Stage 5: packing, writes ${out} in the format of espnet2.bin.pack, and its model card"
     options=(--model_file "${model_file}" --outpath "${out}" --results_dir "${voc_exp}/${inference_tag}"
         --corpus "${corpus}" --lang "${lang}")
-    [ ! -e "${stats}" ] || options+=(--feats_stats "${stats}")
     [ ! -e conf/card.md ] || options+=(--notes conf/card.md) # the recipe's own words on its data
     # shellcheck disable=SC2086
     ${python} -m flowavenet_plugin.bin.pack "${options[@]}" || die "packing of ${model_file} failed, see above"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from flowavenet_plugin.bin.scoring import System
 
 
-def griffin_lim_system(feats_scp: Path, output_dir: Path, utts: Sequence[str]) -> System:
+def griffin_lim_system(
+    feats_scp: Path, output_dir: Path, utts: Sequence[str]
+) -> tuple[System, dict[str, dict[str, str]]]:
     """Synthesise with Griffin-Lim what isn't there yet, or was made of other features, into ``griffin_lim/wav/``.
 
     Args:
@@ -17,16 +18,17 @@ def griffin_lim_system(feats_scp: Path, output_dir: Path, utts: Sequence[str]) -
         output_dir: Folder of the results.
         utts: Utterances wanted.
 
+    Returns:
+        The system, and what its sounds are of: utterance -> source.
+
     Raises:
         ValueError: If features or their settings can't be used.
         OSError: If a file is missing.
     """
-    import yaml
-
+    from flowavenet_plugin.bin.features_now import feats_place, settings_checksum
     from flowavenet_plugin.data.decoded import write_wav
     from flowavenet_plugin.data.provenance import (
         add_source,
-        checksum,
         feats_checksum,
         file_checksum,
         kept,
@@ -34,14 +36,14 @@ def griffin_lim_system(feats_scp: Path, output_dir: Path, utts: Sequence[str]) -
         write_sources,
     )
     from flowavenet_plugin.data.scp import open_feats, write_scp
+    from flowavenet_plugin.data.settings import read_settings
     from flowavenet_plugin.evaluation.griffin_lim import ITERATIONS, GriffinLim
 
-    settings = yaml.safe_load((feats_scp.parent / "feats_extract.yaml").read_text(encoding="utf-8"))
+    settings = read_settings(feats_scp.parent / "feats_extract.yaml")
     vocoder = GriffinLim(settings["feats_extract"], settings["feats_extract_conf"])
     feats, folder = open_feats(feats_scp), output_dir / "griffin_lim"
     wavs = {utt: folder / "wav" / f"{utt}.wav" for utt in utts}
-    options = {"settings": checksum(json.dumps(settings, sort_keys=True).encode())}
-    options |= {"iterations": str(ITERATIONS), "seed": str(vocoder.seed)}
+    options = {"settings": settings_checksum(feats_scp), "iterations": str(ITERATIONS), "seed": str(vocoder.seed)}
     before, now = read_sources(folder), {}
     for utt, path in wavs.items():
         mel = feats[utt]
@@ -50,7 +52,7 @@ def griffin_lim_system(feats_scp: Path, output_dir: Path, utts: Sequence[str]) -
             write_wav(path, vocoder(mel), vocoder.fs)
             before[utt] = {"sound": file_checksum(path), **wanted}
             add_source(folder, utt, before[utt])  # at once, as a run may be killed
-        now[utt] = before[utt]
+        now[utt] = {**before[utt], **feats_place(feats_scp)}
     write_sources(folder, now)
     write_scp(folder / "wav" / "wav.scp", wavs)
-    return System("griffin_lim", folder / "wav", {utt: str(path) for utt, path in wavs.items()})
+    return System("griffin_lim", folder / "wav", {utt: str(path) for utt, path in wavs.items()}), now

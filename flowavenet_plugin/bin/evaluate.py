@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 # numpy, librosa, matplotlib and torch are imported where they are used: --help and wrong options answer at once.
 if TYPE_CHECKING:
+    from flowavenet_plugin.bin.scoring import System
     from flowavenet_plugin.evaluation.table import Column
     from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
 
@@ -148,21 +149,15 @@ def evaluate(args: argparse.Namespace, command: Sequence[str]) -> str:
         ValueError: On bad input; with the utterance and the numbers.
         FileNotFoundError: If a file is missing.
     """
-    from flowavenet_plugin.bin import baseline, scoring, scoring_files
-    from flowavenet_plugin.bin.sources import check_decoding, weights_checksum
+    from flowavenet_plugin.bin import scoring, scoring_files
+    from flowavenet_plugin.bin.features_now import feats_sources, to_scores
+    from flowavenet_plugin.bin.sources import weights_checksum
 
     check_options(args)
     natural, synthesised = scoring.read_lists(args.ref_scp, args.gen_scp)
     settings, options = decoding_settings(args.inference_config, args.inference_args, args.model_file)
     weights = weights_checksum(args.model_file) if args.model_file else None
-    sources = check_decoding(synthesised, args.gen_scp, weights, args.feats_scp, options)
-    dataset = args.ref_scp.absolute().parent.name
-    systems = [scoring.System("", args.gen_scp, synthesised)]
-    for spec in args.compare:
-        systems.append(scoring.find_system(spec, list(natural), dataset))
-        found = systems[-1]
-        listed = found.source if found.source.is_file() else found.source / "wav" / "wav.scp"
-        check_decoding(found.wavs, listed, None, args.feats_scp, {})
+    systems, sources = find_systems(args, natural, synthesised, weights, options)
     factors = scoring.read_real_time_factors(args.utt2rtf, synthesised, args.gen_scp) if args.utt2rtf else {}
     device, vocoder, tolerance = "cuda" if args.ngpu else "cpu", None, args.length_tolerance
     if args.model_file:
@@ -171,9 +166,15 @@ def evaluate(args: argparse.Namespace, command: Sequence[str]) -> str:
         vocoder = load_vocoder(args.model_file, device=device)
         tolerance = vocoder.hop_length if tolerance is None else tolerance
     if args.griffin_lim:
-        systems.append(baseline.griffin_lim_system(args.feats_scp, args.output_dir, list(natural)))
+        from flowavenet_plugin.bin.baseline import griffin_lim_system
+
+        system, made_of = griffin_lim_system(args.feats_scp, args.output_dir, list(natural))
+        systems.append(system)
+        sources.append(made_of)
     found = scoring.compare(natural, systems, tolerance)
     likelihoods = measure_with(vocoder, args, natural, found, device) if vocoder is not None else {}
+    of_likelihoods = feats_sources(args.feats_scp, list(natural)) if likelihoods else {}
+    made_by = scoring_files.made_by(args.model_file, weights, sources[0])
     return scoring_files.write(
         args,
         natural,
@@ -182,9 +183,43 @@ def evaluate(args: argparse.Namespace, command: Sequence[str]) -> str:
         likelihood_columns(likelihoods),
         factors,
         settings=settings,
-        made_by=scoring_files.made_by(args.model_file, weights, sources),
+        made_by={**made_by, "features": to_scores([of_likelihoods, *sources])},
         command=command,
     )
+
+
+def find_systems(
+    args: argparse.Namespace,
+    natural: Mapping[str, str],
+    synthesised: dict[str, str],
+    weights: str | None,
+    options: Mapping[str, str],
+) -> tuple[list[System], list[dict[str, dict[str, str]]]]:
+    """Find the systems that are there, the one that the results are of first, and refuse sounds that aren't of now.
+
+    Args:
+        args: Options of this command.
+        natural: Utterance id -> file.
+        synthesised: The same of the first system.
+        weights: Checksum of the weights that it has to be of; None: any.
+        options: Options that it has to be of, as far as they are known.
+
+    Returns:
+        The systems, and what is known of the sounds of each: utterance -> source.
+
+    Raises:
+        ValueError: If a system has no such utterances, or its sounds aren't of now.
+        FileNotFoundError: If a file is missing.
+    """
+    from flowavenet_plugin.bin import scoring
+    from flowavenet_plugin.bin.sources import check_decoding
+
+    systems = [scoring.System("", args.gen_scp, synthesised)]
+    sources = [check_decoding(synthesised, weights, options)]
+    for spec in args.compare:
+        systems.append(scoring.find_system(spec, list(natural), args.ref_scp.absolute().parent.name))
+        sources.append(check_decoding(systems[-1].wavs, None, {}))
+    return systems, sources
 
 
 def measure_with(vocoder: AbsVocoder, args: argparse.Namespace, natural: dict, found: Any, device: str) -> dict:

@@ -29,7 +29,11 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--model_file", type=Path, required=True, help="weights, e.g. exp/voc_x/valid.loss.best.pth")
     parser.add_argument("--train_config", type=Path, help="their configuration (default: config.yaml beside them)")
     parser.add_argument("--outpath", type=Path, required=True, help="archive to write, a .zip")
-    parser.add_argument("--feats_stats", type=Path, help="feats_stats.npz of the training features")
+    parser.add_argument(
+        "--feats_stats",
+        type=Path,
+        help="feats_stats.npz of the training features, which must be the vocoder's (default: made from the vocoder)",
+    )
     parser.add_argument("--results_dir", type=Path, help="folder of the decoded sets, for results and the sample")
     parser.add_argument("--title", help="name of the model (default: the archive's)")
     parser.add_argument("--corpus", default="unknown", help="name of the corpus")
@@ -49,9 +53,10 @@ def collect(args: argparse.Namespace, folder: Path) -> list[str]:
         Names of the files beside weights and configuration.
 
     Raises:
-        ValueError: If the weights don't fit the configuration, or results aren't theirs.
+        ValueError: If the weights don't fit the configuration, or statistics or results aren't theirs.
         OSError: If a file can't be read.
     """
+    from flowavenet_plugin.bin.packed_stats import pack_stats
     from flowavenet_plugin.bin.sources import weights_checksum
     from flowavenet_plugin.evaluation.model_card import model_card
     from flowavenet_plugin.vocoder.loading import load_vocoder, read_config
@@ -61,10 +66,7 @@ def collect(args: argparse.Namespace, folder: Path) -> list[str]:
     shutil.copyfile(args.model_file, folder / args.model_file.name)
     config = read_config(config_file)
     # ESPnet2's unpack turns names of packed files into their new paths; the old path would mean nothing elsewhere.
-    config["feats_stats"] = None
-    if args.feats_stats is not None:
-        config["feats_stats"] = "feats_stats.npz"
-        shutil.copyfile(args.feats_stats, folder / "feats_stats.npz")
+    config["feats_stats"] = pack_stats(args.model_file, vocoder, args.feats_stats, folder)
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     tables = ""
     if args.results_dir is not None:
@@ -88,25 +90,24 @@ def copy_results(results_dir: Path, folder: Path, weights: str) -> str:
     """Take the first utterance of the last set as the sample, with that set's picture; return all sets' tables.
 
     Raises:
-        ValueError: If results are of other weights, or of other audio than is there now.
+        ValueError: If results are of other weights, or of other audio or features than are there now.
     """
-    from flowavenet_plugin.data.scp import read_scp
-
     rows: list[str] = []
     for results in sorted(results_dir.glob("*/scoring/results.md")):
-        check_results(results.with_name("scores.json"), weights)
+        scores = check_results(results.with_name("scores.json"), weights)
         lines = [line for line in results.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
         rows += [line for line in lines if line not in rows]  # one heading for all sets
-        decoded = results.parents[1]
-        wavs = read_scp(decoded / "wav" / "wav.scp")
-        shutil.copyfile(next(iter(wavs.values())), folder / "sample.wav")
-        if (decoded / "scoring" / "samples.png").exists():
-            shutil.copyfile(decoded / "scoring" / "samples.png", folder / "samples.png")
+        shutil.copyfile(next(iter(scores["systems"][0]["wavs"].values())), folder / "sample.wav")
+        if (picture := results.with_name("samples.png")).exists():
+            shutil.copyfile(picture, folder / "samples.png")
     return "".join(f"{row}\n" for row in rows)
 
 
-def check_results(path: Path, weights: str) -> None:
-    """Refuse scores that aren't of these weights and of the audio that is there.
+def check_results(path: Path, weights: str) -> dict[str, Any]:
+    """Refuse scores that aren't of these weights and of the audio and features that are there.
+
+    Returns:
+        The scores.
 
     Raises:
         ValueError: With the reason.
@@ -123,6 +124,7 @@ def check_results(path: Path, weights: str) -> None:
         why = f"they are of weights {scores['weights']}, those to be packed are {weights}"
     if why is not None:
         raise ValueError(f"the results of {path} aren't of now: {why}. {what}")
+    return scores
 
 
 @contextlib.contextmanager

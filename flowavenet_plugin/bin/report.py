@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flowavenet_plugin.bin.report_scores import Scored, find_scores, make_rows, recordings
+from flowavenet_plugin.bin.report_scores import Scored, find_scores, make_rows, recordings, sweep_outdated
 
 # numpy, librosa and matplotlib are imported where they are used: --help and wrong options answer at once.
 if TYPE_CHECKING:
@@ -124,9 +124,14 @@ def make_section(every: Sequence[Scored], dataset: str, args: argparse.Namespace
     return Section(dataset, rows, clips, heard, worst_lines(rows[0].columns))
 
 
-def make_curves(experiment: Path, weights: str | None) -> list[Curve]:
-    """Draw the losses and likelihoods, and take the picture of these weights' temperature sweep, as they are there."""
-    from flowavenet_plugin.data.provenance import read_sources
+def make_curves(experiment: Path, weights: str | None, old: Mapping[Path, str]) -> list[Curve]:
+    """Draw the losses and likelihoods, and take the picture of these weights' temperature sweep, as they are there.
+
+    Args:
+        experiment: Its folder.
+        weights: Checksum of the weights that the page is of.
+        old: Scores that aren't of now: file -> reason.
+    """
     from flowavenet_plugin.evaluation.page import Curve
     from flowavenet_plugin.evaluation.pictures import draw_likelihood, draw_losses
     from flowavenet_plugin.evaluation.plots import read_losses
@@ -140,10 +145,9 @@ def make_curves(experiment: Path, weights: str | None) -> list[Curve]:
         if parts["log_likelihood"]:  # a vocoder of another kind has none
             curves.append(Curve("Log-likelihood of the same segments", to_png(draw_likelihood(parts))))
     sweep = experiment / "sweep" / "sweep.png"
-    of = read_sources(experiment / "sweep").get("sweep", {}).get("weights")
-    if sweep.is_file() and of not in (weights, None):
-        logging.warning(f"{sweep} is left out: it is of weights {of}, not {weights}")
-    elif sweep.is_file() and of is not None:
+    if sweep.is_file() and (why := sweep_outdated(experiment, weights, old)) is not None:
+        logging.warning(f"{sweep} is left out: {why}")
+    elif sweep.is_file():
         curves.append(Curve("Scores against the temperature of the noise", sweep.read_bytes(), wide=True))
     return curves
 
@@ -166,7 +170,7 @@ def report(args: argparse.Namespace, command: Sequence[str]) -> Path:
     for name, least in (("num_clips", 1), ("max_systems", 2), ("max_seconds", 0.1)):
         if getattr(args, name) < least:
             raise ValueError(f"--{name} is {getattr(args, name)}, at least {least} is wanted")
-    tag, every = find_scores(args.experiment, args.inference_tag)
+    tag, every, old = find_scores(args.experiment, args.inference_tag)
     datasets = list(dict.fromkeys(scored.dataset for scored in every if scored.tag == tag))
     output, first = args.output or args.experiment / "report.html", every[0].scores
     config, environment, notes = args.experiment / "config.yaml", environments(), make_notes(every[0])
@@ -175,7 +179,7 @@ def report(args: argparse.Namespace, command: Sequence[str]) -> Path:
         first["title"],
         f"Decoding {tag}, weights {weights}, {environment['date']}",
         [make_section(every, dataset, args) for dataset in datasets],
-        make_curves(args.experiment, first["weights"]),
+        make_curves(args.experiment, first["weights"], old),
         notes,
         {"decoding": tag, "weights": first["model_file"], **first["settings"], **environment},
         config.read_text(encoding="utf-8") if config.is_file() else "",

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import unquote
 
 if TYPE_CHECKING:
     from flowavenet_plugin.evaluation.table import Row
@@ -29,11 +30,12 @@ class Scored(NamedTuple):
     scores: dict[str, Any]
 
 
-def find_scores(experiment: Path, tag: str | None) -> tuple[str, list[Scored]]:
+def find_scores(experiment: Path, tag: str | None) -> tuple[str, list[Scored], dict[Path, str]]:
     """Find all scored sets of an experiment.
 
     Returns:
-        The tag to show first, and all sets, of that tag first. Those of other tags that aren't of now are left out.
+        The tag to show first; all sets, of that tag first; and which of other tags are left out, as they aren't of now:
+        file -> reason.
 
     Raises:
         FileNotFoundError: If there are none, or none of that tag.
@@ -46,7 +48,7 @@ def find_scores(experiment: Path, tag: str | None) -> tuple[str, list[Scored]]:
         raise FileNotFoundError(f"no */*/scoring/scores.json in {experiment}: score a decoding first")
     if tag is None:
         tag = max(paths, key=lambda path: path.stat().st_mtime).parents[2].name
-    found = []
+    found, old = [], {}
     for path in paths:
         scored = Scored(path.parents[2].name, path.parents[1].name, read_scores(path))
         if (why := outdated(scored.scores)) is None:
@@ -54,6 +56,7 @@ def find_scores(experiment: Path, tag: str | None) -> tuple[str, list[Scored]]:
         elif scored.tag == tag:
             raise ValueError(f"{path} isn't of now: {why}. Decode and score again (run.sh: --stage 3)")
         else:
+            old[path] = why
             logging.warning(f"{path} is left out: {why}")
     first = [scored for scored in found if scored.tag == tag]
     if not first:
@@ -61,7 +64,34 @@ def find_scores(experiment: Path, tag: str | None) -> tuple[str, list[Scored]]:
     # a sweep decodes at the first decoding's temperature, too: the same sound
     same = f"temperature{temperature(first[0]):g}_{Path(first[0].scores['model_file'] or '').stem}"
     found = [scored for scored in found if scored.tag == tag or scored.tag != same]
-    return tag, sorted(found, key=lambda scored: (scored.tag != tag, temperature(scored), scored.tag, scored.dataset))
+    found = sorted(found, key=lambda scored: (scored.tag != tag, temperature(scored), scored.tag, scored.dataset))
+    return tag, found, old
+
+
+def sweep_outdated(experiment: Path, weights: str | None, old: Mapping[Path, str]) -> str | None:
+    """Return why the picture of a sweep over temperatures isn't of now, None: it is.
+
+    Args:
+        experiment: The picture lies in ``sweep/``, and beside it what it shows.
+        weights: Checksum of the weights of now; None: not known.
+        old: Scores that aren't of now, from :func:`find_scores`.
+    """
+    from flowavenet_plugin.data.provenance import file_checksum, read_sources
+
+    sources = read_sources(experiment / "sweep")
+    of = sources.pop("sweep", {}).get("weights")
+    if not sources:
+        return "it is of an older version, which doesn't tell what of"
+    if weights is not None and of != weights:
+        return f"it is of weights {of}, not {weights}"
+    for name, source in sources.items():
+        path, then = experiment / unquote(name), source.get("scores")
+        if path in old:
+            return old[path]
+        now = file_checksum(path) if path.is_file() else None
+        if now != then:
+            return f"it is of scores {then}, but {path} {'is gone' if now is None else f'holds {now}'}"
+    return None
 
 
 def read_scores(path: Path) -> dict[str, Any]:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from flowavenet_plugin.evaluation.table import Column
 
 
-_LIKELIHOODS = ("log_likelihood", "log_likelihood_bits")
+#: Names of their columns.
+LIKELIHOODS = ("log_likelihood", "log_likelihood_bits")
 
 
 class System(NamedTuple):
@@ -133,7 +134,8 @@ def model_columns(system: System, natural: Mapping[str, str]) -> list[Column]:
 
 
 def _likelihoods_of(system: System, natural: Mapping[str, str]) -> list[Column]:
-    """Columns of its scores.json; none, with a warning, if that's of other speech, or its audio isn't of now."""
+    """Columns of its scores.json; none, with a warning, if that's of other speech, audio or features than of now."""
+    from flowavenet_plugin.bin.features_now import changed_feats
     from flowavenet_plugin.data.provenance import changed_audio
     from flowavenet_plugin.evaluation.table import Column
 
@@ -142,15 +144,17 @@ def _likelihoods_of(system: System, natural: Mapping[str, str]) -> list[Column]:
         return []
     try:
         scores = json.loads(path.read_text(encoding="utf-8"))
-        columns = [Column(**column) for column in scores["systems"][0]["columns"] if column["name"] in _LIKELIHOODS]
+        columns = [Column(**column) for column in scores["systems"][0]["columns"] if column["name"] in LIKELIHOODS]
         others = [utt for utt in natural if Path(natural[utt]).absolute() != Path(scores["natural"].get(utt, ""))]
-        then = scores.get("checksums")
+        then = scores.get("checksums") if "features" in scores else None
         pairs = [] if then is None else [(natural, then), (system.wavs, scores["systems"][0]["checksums"])]
         changed = [wavs[utt] for wavs, sums in pairs for utt in changed_audio(wavs, sums, natural) if utt in sums]
+        other_feats = None if then is None else changed_feats(scores["features"])
     except (ValueError, TypeError, KeyError, IndexError) as error:
         raise ValueError(f"--compare {system.name}: {path} is not of evaluate: {error!r}") from None
-    if then is None or changed:
-        why = f"is of another {changed[0]}" if changed else "doesn't tell of which audio it is"
+    if then is None or changed or other_feats is not None:
+        why = f"is of another {changed[0]}" if changed else f"is of other features: {other_feats}"
+        why = "doesn't tell of which audio and features it is" if then is None else why
         logging.warning(f"no log-likelihood of {system.name}: {path} {why}. Score it again")
         return []
     if others:

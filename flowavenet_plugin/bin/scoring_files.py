@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from flowavenet_plugin.bin.scoring import Comparison, System, model_columns
 
@@ -43,7 +44,7 @@ def write(
         likelihoods: Columns of the first system alone.
         factors: Its real-time factors.
         settings: How it was synthesised.
-        made_by: By what, see :func:`made_by`.
+        made_by: By what, see :func:`made_by`, and of which ``features``.
         command: Program and arguments.
 
     Returns:
@@ -57,24 +58,24 @@ def write(
 
     dataset = args.ref_scp.absolute().parent.name
     own = [*likelihoods, *([Column("rtf", "real-time factor", False, factors)] if factors else [])]
-    every = []
+    every, words = [], read_text(args.text, natural)
     for number, (system, columns) in enumerate(zip(systems, found.columns, strict=True)):
         of_model = own if number == 0 else model_columns(system, natural)
         first = [column for column in of_model if column.name != "rtf"]
         last = [column for column in of_model if column.name == "rtf"]
-        every.append([*first, *columns, *versa_columns(args.output_dir, system), *last])
+        every.append([*first, *columns, *versa_columns(args.output_dir, natural, system, words), *last])
     rows = [
         Row(f"{dataset} {system.name}".strip(), len(natural), columns)
         for system, columns in zip(systems, every, strict=True)
     ]
     title = args.title or (args.model_file or args.gen_scp).absolute().parent.name
-    table, words = markdown(rows), read_text(args.text, natural)
+    table = markdown(rows)
     write_picture(args, natural, systems[0], title)
     for system, columns in zip(systems, every, strict=True):
         write_figures(args.output_dir / "compare" / system.name if system.name else args.output_dir, columns)
     write_versa(args.output_dir, natural, systems, words)
-    write_scores(args, natural, systems, every, found, settings, made_by, words, title)
     write_results(args.output_dir, title, table, every[0], found, command)
+    write_scores(args, natural, systems, every, found, settings, made_by, words, title)  # last: it tells what of
     return table
 
 
@@ -91,11 +92,10 @@ def made_by(
     Returns:
         ``model_file`` and ``weights``, each may be None.
     """
-    from flowavenet_plugin.bin.sources import place
-
-    known = {(source.get("weights"), place(source, "model")) for source in sources.values()}
+    known = {(source.get("weights"), source.get("model")) for source in sources.values()}
     if model_file is None and len(known) == 1:
-        weights, model_file = known.pop()
+        weights, place = known.pop()
+        model_file = None if place is None else Path(unquote(place))
     return {"model_file": str(model_file.absolute()) if model_file else None, "weights": weights}
 
 
@@ -116,12 +116,26 @@ def write_picture(args: argparse.Namespace, natural: Mapping[str, str], system: 
 
 
 def write_figures(folder: Path, columns: Sequence[Column]) -> None:
-    """Write ``utt2<name>`` of every column that has values; the real-time factors have their file already."""
+    """Write ``utt2<name>`` of every column that has values; the real-time factors have their file already.
+
+    Figures of an earlier scoring that this one doesn't have are taken away.
+    """
     from flowavenet_plugin.data.scp import write_scp
 
+    for name in _figures() - {column.name for column in columns if column.values}:
+        (folder / f"utt2{name}").unlink(missing_ok=True)
     for column in columns:
         if column.values and column.name != "rtf":
             write_scp(folder / f"utt2{column.name}", {utt: f"{value:.6f}" for utt, value in column.values.items()})
+
+
+def _figures() -> set[str]:
+    """Name all figures that may have a file."""
+    from flowavenet_plugin.bin.scoring import LIKELIHOODS
+    from flowavenet_plugin.evaluation import versa
+    from flowavenet_plugin.evaluation.scores import METRICS
+
+    return {*LIKELIHOODS, *versa.NAMES, *(metric.name for metric in METRICS)}
 
 
 def versa_folder(output_dir: Path, system: System) -> Path:
@@ -129,21 +143,35 @@ def versa_folder(output_dir: Path, system: System) -> Path:
     return output_dir / "versa" / system.name if system.name else output_dir / "versa"
 
 
-def versa_columns(output_dir: Path, system: System) -> list[Column]:
-    """Read VERSA's results of a system, where there are any; those of other utterances or other audio don't count.
+def versa_sources(natural: Mapping[str, str], system: System, words: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Return what VERSA's results are of: utterance -> checksums of sound, natural speech and transcript."""
+    from flowavenet_plugin.data.provenance import audio_checksums, checksum
+
+    sounds, recordings = audio_checksums(system.wavs), audio_checksums(natural)
+    said = {utt: checksum(words[utt].encode()) if utt in words else "none" for utt in natural}
+    return {utt: {"sound": sounds[utt], "natural": recordings[utt], "text": said[utt]} for utt in natural}
+
+
+def versa_columns(
+    output_dir: Path, natural: Mapping[str, str], system: System, words: Mapping[str, str]
+) -> list[Column]:
+    """Read VERSA's results of a system, where there are any; those of other audio or transcripts don't count.
 
     Raises:
         ValueError: If the file isn't of its scorer.
     """
-    from flowavenet_plugin.data.provenance import audio_checksums, read_sources
+    from flowavenet_plugin.data.provenance import read_sources
     from flowavenet_plugin.evaluation import versa
 
     path = versa_folder(output_dir, system) / versa.RESULT
     if not path.is_file():
         return []
-    asked = {utt: source.get("sound") for utt, source in read_sources(path.parent).items()}
-    if any(asked.get(utt) != now for utt, now in audio_checksums(system.wavs).items()):
-        logging.warning(f"{path} is of other audio than {system.source}: renamed, score with VERSA again")
+    asked = read_sources(path.parent)
+    changed = [utt for utt, now in versa_sources(natural, system, words).items() if asked.get(utt) != now]
+    if changed:
+        logging.warning(
+            f"{path} is of other audio or text than is there now (of {changed[0]}): renamed, score with VERSA again"
+        )
         os.replace(path, path.with_name(f"{path.name}.old"))
         return []
     answers = versa.read_result(path.read_text(encoding="utf-8"), path)
@@ -167,7 +195,7 @@ def write_versa(
     output_dir: Path, natural: Mapping[str, str], systems: Sequence[System], words: Mapping[str, str]
 ) -> None:
     """Write the lists, the configuration and the commands for VERSA's scorer: versa/run.sh runs them all."""
-    from flowavenet_plugin.data.provenance import audio_checksums, write_sources
+    from flowavenet_plugin.data.provenance import write_sources
     from flowavenet_plugin.data.scp import atomic_open, write_scp
     from flowavenet_plugin.evaluation import versa
 
@@ -178,8 +206,7 @@ def write_versa(
     commands = []
     for system in systems:
         folder = versa_folder(output_dir, system)
-        sounds = audio_checksums(system.wavs)
-        write_sources(folder, {utt: {"sound": sound} for utt, sound in sounds.items()})  # what its results are of
+        write_sources(folder, versa_sources(natural, system, words))  # what its results are of
         for name, wavs in (("gt.scp", natural), ("pred.scp", system.wavs)):
             write_scp(folder / name, {utt: Path(path).absolute() for utt, path in wavs.items()})
         if transcribed:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
-import logging
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote
+
+from flowavenet_plugin.bin.features_now import FeaturesNow, changed_feats, feats_place
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,8 +80,8 @@ class Making:
         self._common = {"weights": weights_checksum(args.model_file, args.train_config)}
         with unpacked(args.model_file) as weights:
             self._common |= sound_options(args, args.train_config or weights.parent / "config.yaml")
-        places = {"model": args.model_file, "scp": args.scp or args.tts_dir}
-        self._places = {name: quote(str(path.absolute())) for name, path in places.items()}
+        stats = None if args.tts_dir is None else args.tts_stats
+        self._places = {"model": quote(str(args.model_file.absolute())), **feats_place(args.scp or args.tts_dir, stats)}
 
     def wanted(self, feats: np.ndarray) -> dict[str, str]:
         """Return what a sound of features, shape (frames, n_mels), has to be made of."""
@@ -95,52 +96,40 @@ class Making:
         return {"sound": file_checksum(path), **self.wanted(feats), **self._places}
 
 
-def place(source: Mapping[str, str], name: str) -> Path | None:
-    """Return the path of weights (``model``) or list (``scp``) that a sound was made of."""
-    return Path(unquote(source[name])) if name in source else None
-
-
 def check_decoding(
-    wavs: Mapping[str, str], gen_scp: Path, weights: str | None, feats_scp: Path | None, options: Mapping[str, str]
+    wavs: Mapping[str, str], weights: str | None, options: Mapping[str, str]
 ) -> dict[str, dict[str, str]]:
     """Refuse to score sounds that aren't of now.
 
     Args:
-        wavs: Utterance -> file.
-        gen_scp: Their list; what they were made of lies in the folder above, if ``vocoder_inference`` made them.
+        wavs: Utterance -> file; what it was made of lies in the folder above, if it was made here.
         weights: Checksum of the weights that the scores are of; None: any.
-        feats_scp: Features of now; compared where the sounds were made from this list.
         options: Options of now that the sound depends on, as far as they are known.
 
     Returns:
         What is known of the sounds: utterance -> source.
 
     Raises:
-        ValueError: If a sound is of other features, weights or options; with both values.
+        ValueError: If a sound is of other weights or options, or of features that have changed since; with both values.
     """
-    from flowavenet_plugin.data.provenance import check_sources, feats_checksum, read_sources
-    from flowavenet_plugin.data.scp import open_feats
+    from flowavenet_plugin.data.provenance import check_sources, read_sources
 
-    folder = gen_scp.absolute().parent.parent
-    recorded = read_sources(folder)
-    if not recorded and (folder / "utt2rtf").exists():
-        logging.warning(
-            f"{folder} doesn't tell what its sounds were made of: they aren't compared with what is there now"
-        )
-    feats = open_feats(feats_scp) if feats_scp is not None and recorded else {}
-    wanted: dict[str, dict[str, str]] = {}
-    for utt in wavs:
-        wanted[utt] = dict(options) if weights is None else {"weights": weights, **options}
-        listed = place(recorded.get(utt, {}), "scp")
-        if feats_scp is not None and listed is not None and _same_file(listed, feats_scp) and utt in feats:
-            wanted[utt]["feats"] = feats_checksum(feats[utt])
-    check_sources(wavs, recorded, wanted, folder)
-    return {utt: recorded[utt] for utt in wavs if utt in recorded}
+    now, known = FeaturesNow(), {}
+    for folder in dict.fromkeys(filter(None, map(_folder_of, wavs.values()))):
+        recorded = read_sources(folder)
+        own = {utt: path for utt, path in wavs.items() if utt in recorded and _folder_of(path) == folder}
+        wanted = {utt: {**options, **now.of(recorded[utt], utt)} for utt in own}
+        if weights is not None:
+            wanted = {utt: {"weights": weights, **names} for utt, names in wanted.items()}
+        check_sources(own, recorded, wanted, folder)
+        known.update((utt, recorded[utt]) for utt in own)
+    return known
 
 
-def _same_file(first: Path, second: Path) -> bool:
-    """Compare two paths, which may be spelt in several ways; a file that is gone is no other's."""
-    return first.absolute() == second.absolute() or (first.exists() and second.exists() and first.samefile(second))
+def _folder_of(path: str) -> Path | None:
+    """Return the folder of decoded sounds that has this one as wav/*.wav; None: it isn't in such a folder."""
+    folder = Path(path).absolute().parent
+    return folder.parent if folder.name == "wav" else None
 
 
 def _weights_now(model_file: Path) -> str | None:
@@ -159,21 +148,33 @@ def _weights_at(model_file: Path, _stat: tuple[int, ...]) -> str:
 def outdated(scores: Mapping[str, Any]) -> str | None:
     """Return why scores aren't of now, None: they are.
 
+    What is gone (weights, features, audio) says nothing: it is told where it is missed.
+
     Args:
         scores: The content of a scores.json.
     """
-    if "weights" not in scores or "checksums" not in scores:
+    if any(key not in scores for key in ("weights", "checksums", "features")):
         return "they are of an older version, which doesn't tell what of"
     model_file = scores["model_file"]
     if model_file and scores["weights"] and (now := _weights_now(Path(model_file))) not in (scores["weights"], None):
         return f"they are of weights {scores['weights']}, but {model_file} holds {now}"
     for wavs, checksums in _audio(scores):
-        from flowavenet_plugin.data.provenance import changed_audio
+        if (why := _changed_audio(wavs, checksums)) is not None:
+            return why
+    return changed_feats(scores["features"])
 
-        there = [utt for utt in wavs if Path(wavs[utt]).is_file()]  # what is gone is told where it is missed
-        if changed := changed_audio(wavs, checksums, there):
-            return f"{wavs[changed[0]]} isn't the audio that was scored ({len(changed)} of {len(wavs)} utterances)"
-    return None
+
+def _changed_audio(wavs: Mapping[str, str], checksums: Mapping[str, str]) -> str | None:
+    from flowavenet_plugin.data.provenance import changed_audio, file_checksum
+
+    changed = changed_audio(wavs, checksums, [utt for utt in wavs if Path(wavs[utt]).is_file()])
+    if not changed:
+        return None
+    utt, path = changed[0], wavs[changed[0]]
+    return (
+        f"{utt}: {path} isn't the audio that was scored: its checksum is {file_checksum(path)}, but was "
+        f"{checksums.get(utt)} ({len(changed)} of {len(wavs)} utterances)"
+    )
 
 
 def _audio(scores: Mapping[str, Any]) -> Iterator[tuple[dict[str, str], dict[str, str]]]:

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 #: 0.0, 0.1, ..., 1.0.
 DEFAULT_TEMPERATURES = tuple(tenth / 10 for tenth in range(11))
@@ -86,7 +87,7 @@ def sweep(args: argparse.Namespace, command: Sequence[str]) -> str:
         ValueError: If a temperature is negative.
         OSError: If a file is missing.
     """
-    from flowavenet_plugin.data.provenance import write_sources
+    from flowavenet_plugin.data.provenance import MADE_OF, file_checksum, write_sources
     from flowavenet_plugin.data.scp import atomic_open
     from flowavenet_plugin.evaluation.pictures import draw_sweep
     from flowavenet_plugin.evaluation.report import results_markdown
@@ -96,19 +97,23 @@ def sweep(args: argparse.Namespace, command: Sequence[str]) -> str:
     if bad:
         raise ValueError(f"--temperatures: {bad[0]}, a number of at least 0 is wanted")
     args.experiment = args.experiment or args.model_file.parent
-    temperatures, results = sorted(set(args.temperatures)), {}
+    temperatures, results, made_of = sorted(set(args.temperatures)), {}, {}
     for dataset in args.sets:
         for temperature in temperatures:
-            scores = score(args, temperature, dataset, decode(args, temperature, dataset))
+            decoded = decode(args, temperature, dataset)
+            scores = score(args, temperature, dataset, decoded)
+            path = decoded / "scoring" / "scores.json"
+            made_of[quote(str(path.relative_to(args.experiment)))] = {"scores": file_checksum(path)}
             results[dataset, temperature] = [Column(**column) for column in scores["systems"][0]["columns"]]
     rows = [
         Row(f"{dataset} temperature {temperature:g}", max(len(column.values) for column in columns), columns)
         for (dataset, temperature), columns in results.items()
     ]
     table, folder = markdown(rows), args.experiment / "sweep"
+    (folder / MADE_OF).unlink(missing_ok=True)  # a picture without it is nobody's
     with atomic_open(folder / "sweep.png") as file:
         draw_sweep(points(results)).savefig(file, format="png")
-    write_sources(folder, {"sweep": {"weights": scores["weights"]}})  # of all
+    write_sources(folder, {"sweep": {"weights": scores["weights"]}, **made_of})
     notes = "\n".join(["Best temperatures:", "", *best(results)])
     with atomic_open(folder / "sweep.md") as file:
         file.write(results_markdown(args.experiment.absolute().name, table, notes, command).encode())

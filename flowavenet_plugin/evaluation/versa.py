@@ -22,6 +22,8 @@ _ANSWERS = (
     ("spk_similarity", "speaker similarity", True),
 )
 _ERROR_RATES = (("cer", "CER (%)"), ("wer", "WER (%)"))
+#: Of its columns.
+NAMES = (*(name for name, _, _ in _ANSWERS), *(name for name, _ in _ERROR_RATES))
 
 
 def score_config(text: bool) -> str:

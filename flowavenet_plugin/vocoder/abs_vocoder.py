@@ -8,6 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+#: Least standard deviation of a band.
+LEAST_STD = 1e-5
+
 
 class AbsVocoder(nn.Module, ABC):
     """A vocoder: takes un-normalised features, knows rate and hop, and keeps the features' statistics.
@@ -54,7 +57,7 @@ class AbsVocoder(nn.Module, ABC):
                 raise ValueError(f"{name} of the features holds impossible values: {value.tolist()}")
         self.feats_mean.copy_(mean)
         # A band that never changes (a mel filter without any FFT bin) is left at its deviation of zero.
-        self.feats_std.copy_(std.clamp(min=1e-5))
+        self.feats_std.copy_(std.clamp(min=LEAST_STD))
 
     def normalize(self, feats: Tensor) -> Tensor:
         """Standardise features, shape (..., n_mels)."""

@@ -17,7 +17,8 @@ from espnet2.main_funcs.pack_funcs import unpack
 from flowavenet_plugin.bin.pack import main
 from flowavenet_plugin.bin.sources import weights_checksum
 from flowavenet_plugin.data.provenance import file_checksum
-from flowavenet_plugin.vocoder.loading import load_vocoder
+from flowavenet_plugin.data.stats import read_stats
+from flowavenet_plugin.vocoder.loading import load_vocoder, save_vocoder
 from tiny_corpus import FS, HOP, N_MELS
 from tiny_voice import make_voice
 
@@ -43,7 +44,7 @@ def experiment(tmp_path: Path) -> Path:
         wav = decoded / "wav" / "a.wav"
         audio = {"wavs": {"a": str(wav)}, "checksums": {"a": file_checksum(wav)}}
         weights = {"model_file": str(exp / "model.pth"), "weights": weights_checksum(exp / "model.pth")}
-        scores = dict(title="x", level={}, settings={}, remarks=[], natural={}, checksums={})
+        scores = dict(title="x", level={}, settings={}, remarks=[], natural={}, checksums={}, features=[])
         scores["systems"] = [{"name": "", **audio}]
         (decoded / "scoring" / "scores.json").write_text(json.dumps({**scores, **weights}))
     return exp
@@ -96,6 +97,68 @@ def test_the_card_holds_results_settings_and_sample(experiment: Path, tmp_path: 
     assert len(rows) == 3 and f"| {FS} | {HOP} |" in text and "voice.zip" in text
     settings = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
     assert settings["feats_extract_conf"]["n_mels"] == N_MELS
+
+
+def stats_file(path: Path, mean: np.ndarray, std: np.ndarray, count: int = 7) -> str:
+    np.savez(path, count=count, sum=count * mean, sum_square=count * (std**2 + mean**2))
+    return str(path)
+
+
+@pytest.fixture
+def standardised(experiment: Path) -> Path:
+    """The experiment, whose vocoder standardises features: a band never changed."""
+    vocoder = load_vocoder(experiment / "model.pth")
+    vocoder.set_feats_stats(torch.linspace(-4, 1, N_MELS), torch.linspace(0, 2, N_MELS))
+    save_vocoder(vocoder, yaml.safe_load((experiment / "config.yaml").read_text()), experiment)
+    return experiment
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_statistics_are_those_of_the_vocoder(standardised: Path, tmp_path: Path, half: bool) -> None:
+    """Given, or made from it; the weights may be of half precision."""
+    mean, std = np.linspace(-4, 1, N_MELS), np.linspace(0, 2, N_MELS)
+    if half:
+        states = {name: value.half() for name, value in torch.load(standardised / "model.pth").items()}
+        torch.save(states, standardised / "model.pth")
+    given = stats_file(tmp_path / "given.npz", mean, std)
+    pack(standardised, tmp_path / "given.zip", "--feats_stats", given)
+    pack(standardised, tmp_path / "made.zip")
+    for name in ("given", "made"):
+        unpack(tmp_path / f"{name}.zip", tmp_path / name)
+        found = read_stats(tmp_path / name / "feats_stats.npz")
+        np.testing.assert_allclose(found, [mean, std], atol=5e-3 if half else 2e-5)
+        assert yaml.safe_load((tmp_path / name / "config.yaml").read_text())["feats_stats"].endswith("feats_stats.npz")
+    assert (tmp_path / "given/feats_stats.npz").read_bytes() == Path(given).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("band", "mean_by", "std_by", "words"),
+    [
+        (2, 1e-3, 0.0, "the mean differs by up to 0.001, in band 2, where it is -1.999 and the vocoder has -2"),
+        (5, 0.0, -0.5, "the deviation differs by up to 0.5, in band 5, where it is 1.5 and the vocoder has 2"),
+        (1, np.nan, 0.0, "the mean differs by up to inf, in band 1, where it is nan and the vocoder has -3"),
+    ],
+)
+def test_other_statistics_are_refused(
+    standardised: Path, tmp_path: Path, band: int, mean_by: float, std_by: float, words: str
+) -> None:
+    mean, std = np.linspace(-4, 1, N_MELS), np.linspace(0, 2, N_MELS)
+    mean[band] += mean_by
+    std[band] += std_by
+    given = stats_file(tmp_path / "given.npz", mean, std)
+    with pytest.raises(SystemExit, match=words):
+        pack(standardised, tmp_path / "voice.zip", "--feats_stats", given)
+    assert not (tmp_path / "voice.zip").exists() and not (tmp_path / "voice_README.md").exists()
+
+
+def test_statistics_of_other_bands_or_for_a_vocoder_without_are_refused(experiment: Path, tmp_path: Path) -> None:
+    given = stats_file(tmp_path / "given.npz", np.full(N_MELS, -2.0), np.ones(N_MELS))
+    with pytest.raises(SystemExit, match="where it is -2 and the vocoder has none: it takes features as they are"):
+        pack(experiment, tmp_path / "voice.zip", "--feats_stats", given)
+    given = stats_file(tmp_path / "given.npz", np.zeros(N_MELS + 1), np.ones(N_MELS + 1))
+    with pytest.raises(SystemExit, match=f"is of {N_MELS + 1} bands, the vocoder has {N_MELS}"):
+        pack(experiment, tmp_path / "voice.zip", "--feats_stats", given)
+    assert not (tmp_path / "voice.zip").exists()
 
 
 def test_notes_stand_in_the_card(experiment: Path, tmp_path: Path) -> None:
