@@ -19,7 +19,19 @@ from urllib.parse import quote
 #: 0.0, 0.1, ..., 1.0.
 DEFAULT_TEMPERATURES = tuple(tenth / 10 for tenth in range(11))
 #: Figures in the picture, as far as they are there.
-_DRAWN = ("lsd", "log_mel", "mr_stft", "mcd", "log_f0_rmse", "vuv_error", "periodicity", "pesq", "stoi")
+_DRAWN = (
+    "lsd",
+    "log_mel",
+    "mr_stft",
+    "mcd",
+    "log_f0_rmse",
+    "vuv_error",
+    "periodicity",
+    "pesq",
+    "stoi",
+    "distillmos",
+    "dnsmos",
+)
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -37,6 +49,7 @@ def get_parser() -> argparse.ArgumentParser:
         help="deviations of the noise, from 0 (default: 0.0, 0.1, ..., 1.0)",
     )
     parser.add_argument("--inference_config", type=Path, help="options of the synthesis (conf/decode.yaml)")
+    parser.add_argument("--leave_out", nargs="+", default=[], metavar="FIGURE", help="figures not to measure")
     parser.add_argument("--ngpu", type=int, default=0, choices=(0, 1), help="1: synthesise on the GPU")
     return parser
 
@@ -72,6 +85,7 @@ def score(args: argparse.Namespace, temperature: float, dataset: str, folder: Pa
     options += [f"--utt2rtf={folder}/utt2rtf", f"--title={args.experiment.absolute().name}"]
     options += [f"--inference_config={args.inference_config}"] if args.inference_config else []
     options += [f"--inference_args=--temperature {temperature}"]
+    options += ["--leave_out", *args.leave_out] if args.leave_out else []
     options += [f"--length_tolerance={settings['feats_extract_conf']['hop_length']}"]
     evaluate.main(options)
     return json.loads((folder / "scoring" / "scores.json").read_text(encoding="utf-8"))
@@ -91,13 +105,15 @@ def sweep(args: argparse.Namespace, command: Sequence[str]) -> str:
     from flowavenet_plugin.data.scp import atomic_open
     from flowavenet_plugin.evaluation.pictures import draw_sweep
     from flowavenet_plugin.evaluation.report import results_markdown
+    from flowavenet_plugin.evaluation.scores import check_names
     from flowavenet_plugin.evaluation.table import Column, Row, markdown
 
+    check_names(args.leave_out, "--leave_out")
     bad = [temperature for temperature in args.temperatures if not 0 <= temperature < math.inf]
     if bad:
         raise ValueError(f"--temperatures: {bad[0]}, a number of at least 0 is wanted")
     args.experiment = args.experiment or args.model_file.parent
-    temperatures, results, made_of = sorted(set(args.temperatures)), {}, {}
+    temperatures, results, made_of, natural = sorted(set(args.temperatures)), {}, {}, []
     for dataset in args.sets:
         for temperature in temperatures:
             decoded = decode(args, temperature, dataset)
@@ -105,11 +121,14 @@ def sweep(args: argparse.Namespace, command: Sequence[str]) -> str:
             path = decoded / "scoring" / "scores.json"
             made_of[quote(str(path.relative_to(args.experiment)))] = {"scores": file_checksum(path)}
             results[dataset, temperature] = [Column(**column) for column in scores["systems"][0]["columns"]]
+        if scores["natural_columns"]:
+            columns = [Column(**column) for column in scores["natural_columns"]]
+            natural.append(Row(f"{dataset} natural", len(scores["natural"]), columns, natural=True))
     rows = [
         Row(f"{dataset} temperature {temperature:g}", max(len(column.values) for column in columns), columns)
         for (dataset, temperature), columns in results.items()
     ]
-    table, folder = markdown(rows), args.experiment / "sweep"
+    table, folder = markdown([*rows, *natural]), args.experiment / "sweep"
     (folder / MADE_OF).unlink(missing_ok=True)  # a picture without it is nobody's
     with atomic_open(folder / "sweep.png") as file:
         draw_sweep(points(results)).savefig(file, format="png")
