@@ -65,9 +65,8 @@ def test_figures_of_a_tiny_voice(tmp_path: Path) -> None:
     answer = json.loads(done.stdout.splitlines()[-1])
     assert answer["clips"] == ["utt0", "utt1"]
     kinds = ("ours", "griffin_lim")
-    assert list(answer["rows"]) == [f"{k}, {m} mels" for m in ("natural", "blurred") for k in kinds] + [
-        "natural speech"
-    ]
+    labels = [f"{kind}, {mels} mels" for mels in ("natural", "blurred") for kind in kinds]
+    assert list(answer["rows"]) == [*labels, "natural speech"]
     table = [line for line in done.stdout.splitlines() if line.startswith("|")]
     assert len(table) == 2 + 5 and "log-spectral distance (dB)" in table[0]
     natural = {utt: librosa.load(path, sr=tiny_corpus.FS)[0] for utt, path in wavs.items()}
@@ -85,17 +84,24 @@ def test_figures_of_a_tiny_voice(tmp_path: Path) -> None:
     assert "griffin_lim" not in "".join(answer["left_out"])
 
 
-def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
-    voice = make_voice(tmp_path / "exp")
-    (tmp_path / "wav.scp").write_text("")
-    done = run("--clips", tmp_path / "wav.scp", "--voice", f"tiny={voice}")
-    assert done.returncode == 1 and "sound.py: error: no clips in" in done.stderr
+def test_what_cannot_be_compared_is_refused(systems: ModuleType, tmp_path: Path) -> None:
+    sound = importlib.import_module("sound")
+    voice, clips = make_voice(tmp_path / "exp"), tmp_path / "wav.scp"
+    clips.write_text("")
+
+    def compare(*options: str) -> None:
+        sound.compare(sound.get_parser().parse_args([f"--clips={clips}", f"--voice=tiny={voice}", *options]))
+
+    with pytest.raises(ValueError, match="no clips in"):
+        compare()
+    with pytest.raises(ValueError, match="--leave_out: there is no figure 'mos'"):
+        compare("--leave_out", "mos")
+    with pytest.raises(ValueError, match="voices of several sampling rates: {'tiny': 8000, 'box': 22050}"):
+        compare(f"--voice=box={sound.BOX}")
     config = yaml.safe_load((tmp_path / "exp/config.yaml").read_text())
     (tmp_path / "exp/config.yaml").write_text(yaml.safe_dump({**config, "feats_extract": "original"}))
-    done = run("--clips", tmp_path / "wav.scp", "--voice", f"tiny={voice}")
-    assert done.returncode == 1 and "takes original features" in done.stderr
-    done = run("--clips", tmp_path / "wav.scp", "--leave_out", "mos")
-    assert done.returncode == 1 and "--leave_out: there is no figure 'mos'" in done.stderr
+    with pytest.raises(ValueError, match="takes original features; sound.py compares"):
+        compare()
 
 
 def test_blurred_mels_are_smoothed_by_1_2_1_both_ways(systems: ModuleType) -> None:
