@@ -54,6 +54,7 @@ tts_stats=           # feats_stats.npz of the TTS model, where its runs hold nor
 compare=             # other systems for the tables: "name=path name2=path2", each a wav.scp or a folder of wavs or sets
 trained_model=       # a model that is there already, "name=weights, folder or zip": speaks before training, joins the tables
 griffin_lim=true     # compare with Griffin-Lim, synthesised from the same features
+leave_out=           # figures not to measure, in quotes: "distillmos dnsmos dnsmos_p808" are the slow ones
 temperatures=        # decode and score at these temperatures as well, in quotes, e.g. "0.0 0.2 0.4 0.6 0.8 1.0"
 # --- The same by the names of ParallelWaveGAN
 n_gpus=              # as --ngpu
@@ -236,7 +237,7 @@ score() {
         ${inference_cmd} "${out}/scoring/evaluate.log" "${job[@]}" ${python} -m flowavenet_plugin.bin.evaluate \
             --ref_scp "${dumpdir}/${feats_extract}/${name}/wav.scp" --gen_scp "${out}/wav/wav.scp" \
             --feats_scp "${dumpdir}/${feats_extract}/${name}/feats.scp" --model_file "${model_file}" \
-            --utt2rtf "${out}/utt2rtf" "${options[@]}" --title "${voc_exp##*/}" --output_dir "${out}/scoring" \
+            --utt2rtf "${out}/utt2rtf" "${options[@]}" ${leave_out:+--leave_out ${leave_out}} --title "${voc_exp##*/}" --output_dir "${out}/scoring" \
             --ngpu "${inference_ngpu}" || fail_with_logs "scoring of ${name}" "${out}/scoring/evaluate.log"
         tables+=$(grep '^|' "${out}/scoring/results.md")$'\n'
     done

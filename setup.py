@@ -38,6 +38,8 @@ setup(
     ],
     extras_require={
         "eval": ["pesq", "pystoi>=0.4.0", "pyworld>=0.3.4", "scipy>=1.13.1", "tensorboard>=2.18.0"],
+        # Opinion scores. Not in eval: pip then installs transformers, which distillmos asks for and never imports
+        "mos": ["distillmos", "onnxruntime>=1.19.0", "speechmos"],
         "browser": ["playwright"],  # the test of the report in a browser
         "onnx": ["onnx>=1.17.0", "onnxruntime>=1.19.0"],  # bin/export_onnx
         "kernels": ['triton; platform_system == "Linux"'],

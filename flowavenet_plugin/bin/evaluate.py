@@ -57,6 +57,9 @@ def get_parser() -> argparse.ArgumentParser:
         type=int,
         help="samples by which the lengths of a pair may differ (default: a hop of the model, 20 ms without model)",
     )
+    parser.add_argument(
+        "--leave_out", nargs="+", default=[], metavar="FIGURE", help="figures not to measure, as in utt2<figure>"
+    )
     parser.add_argument("--ngpu", type=int, default=0, help="1: log-likelihood on the GPU (default: CPU)")
     parser.add_argument(
         "--log_level", default="INFO", choices=("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG"), help="verbosity"
@@ -78,6 +81,10 @@ def check_options(args: argparse.Namespace) -> None:
         raise ValueError("--griffin_lim needs --feats_scp: it synthesises from the features")
     if args.num_plots < 1:
         raise ValueError(f"--num_plots is {args.num_plots}, at least 1 is wanted")
+    if args.leave_out:
+        from flowavenet_plugin.evaluation.scores import check_names
+
+        check_names(args.leave_out, "--leave_out")
     names = [spec.partition("=")[0] for spec in args.compare] + ["griffin_lim"] * args.griffin_lim
     twice = [name for name in names if names.count(name) > 1]
     if twice:
@@ -151,6 +158,7 @@ def evaluate(args: argparse.Namespace, command: Sequence[str]) -> str:
     """
     from flowavenet_plugin.bin import scoring, scoring_files
     from flowavenet_plugin.bin.features_now import feats_sources, to_scores
+    from flowavenet_plugin.bin.model_figures import read_real_time_factors
     from flowavenet_plugin.bin.sources import weights_checksum
 
     check_options(args)
@@ -158,7 +166,7 @@ def evaluate(args: argparse.Namespace, command: Sequence[str]) -> str:
     settings, options = decoding_settings(args.inference_config, args.inference_args, args.model_file)
     weights = weights_checksum(args.model_file) if args.model_file else None
     systems, sources = find_systems(args, natural, synthesised, weights, options)
-    factors = scoring.read_real_time_factors(args.utt2rtf, synthesised, args.gen_scp) if args.utt2rtf else {}
+    factors = read_real_time_factors(args.utt2rtf, synthesised, args.gen_scp) if args.utt2rtf else {}
     device, vocoder, tolerance = "cuda" if args.ngpu else "cpu", None, args.length_tolerance
     if args.model_file:
         from flowavenet_plugin import load_vocoder
@@ -171,7 +179,7 @@ def evaluate(args: argparse.Namespace, command: Sequence[str]) -> str:
         system, made_of = griffin_lim_system(args.feats_scp, args.output_dir, list(natural))
         systems.append(system)
         sources.append(made_of)
-    found = scoring.compare(natural, systems, tolerance)
+    found = scoring.compare(natural, systems, tolerance, args.leave_out)
     likelihoods = measure_with(vocoder, args, natural, found, device) if vocoder is not None else {}
     of_likelihoods = feats_sources(args.feats_scp, list(natural)) if likelihoods else {}
     made_by = scoring_files.made_by(args.model_file, weights, sources[0])

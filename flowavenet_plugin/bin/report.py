@@ -119,7 +119,8 @@ def make_section(every: Sequence[Scored], dataset: str, args: argparse.Namespace
     utts = list(sources["natural"])
     clips = [make_clip(utt, text.get(utt, ""), sources, args.max_seconds) for utt in utts[: args.num_clips]]
     rows = make_rows(every, dataset)
-    systems = f"{len(sources) - 1} of {len(rows)} systems" if len(rows) > 1 else "one system"
+    count = sum(not row.natural for row in rows)
+    systems = f"{len(sources) - 1} of {count} systems" if count > 1 else "one system"
     heard = f"To hear: {len(clips)} of {len(utts)} utterances, the recordings and {systems}."
     return Section(dataset, rows, clips, heard, worst_lines(rows[0].columns))
 
@@ -203,7 +204,8 @@ def make_notes(scored: Scored) -> list[str]:
         "± is half the width of the mean's 95% confidence interval. Log-likelihoods depend on the scale of the audio: "
         f"natural speech of {scored.dataset} has a peak of {level['peak']:.3f} and a root mean square of "
         f"{level['rms']:.4f}, full scale is ±1. "
-        "Less is better but for log-likelihood, PESQ, STOI, UTMOS and speaker similarity."
+        "Less is better but for log-likelihood, PESQ, STOI, DistillMOS, DNSMOS, UTMOS and speaker similarity. "
+        "DistillMOS and DNSMOS are of a sound alone, 1 to 5, so natural speech has them, too."
     )
     return [systems, meaning, *scored.scores["remarks"]]
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from flowavenet_plugin.evaluation.table import Row
 
 #: What a scores.json of evaluate has.
-_KEYS = {"title", "level", "model_file", "settings", "remarks", "natural", "systems"}
+_KEYS = {"title", "level", "model_file", "settings", "remarks", "natural", "natural_columns", "systems"}
 
 
 class Scored(NamedTuple):
@@ -123,7 +123,7 @@ def label(scored: Scored, every: Sequence[Scored]) -> str:
 
 
 def make_rows(every: Sequence[Scored], dataset: str, prefix: str = "") -> list[Row]:
-    """Return the scores of a set: of the first decoding, of what it was compared with, of other decodings."""
+    """Return the scores of a set: of the first decoding, of what it was compared with, of others, of natural speech."""
     from flowavenet_plugin.evaluation.table import Column, Row
 
     rows = []
@@ -135,6 +135,10 @@ def make_rows(every: Sequence[Scored], dataset: str, prefix: str = "") -> list[R
             name = system["name"] or label(scored, every)
             columns = [Column(**column) for column in system["columns"]]
             rows.append(Row(f"{prefix}{name}", len(scored.scores["natural"]), columns))
+    scores = next(scored.scores for scored in every if scored.dataset == dataset)
+    if scores["natural_columns"]:
+        columns = [Column(**column) for column in scores["natural_columns"]]
+        rows.append(Row(f"{prefix}natural", len(scores["natural"]), columns, natural=True))
     return rows
 
 

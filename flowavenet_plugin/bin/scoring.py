@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,10 +14,6 @@ if TYPE_CHECKING:
 
     from flowavenet_plugin.evaluation.scores import Metric
     from flowavenet_plugin.evaluation.table import Column
-
-
-#: Names of their columns.
-LIKELIHOODS = ("log_likelihood", "log_likelihood_bits")
 
 
 class System(NamedTuple):
@@ -43,6 +38,7 @@ class Comparison(NamedTuple):
         samples: Utterance id -> samples of natural speech.
         level: What the scale of the natural audio is: peak and root mean square of all, full scale is 1.
         columns: Of each system, in their order.
+        natural: Of the natural speech: what can be heard without another to compare with.
         remarks: Lines on what couldn't be measured.
     """
 
@@ -50,6 +46,7 @@ class Comparison(NamedTuple):
     samples: dict[str, int]
     level: dict[str, float]
     columns: list[list[Column]]
+    natural: list[Column]
     remarks: list[str]
 
 
@@ -111,64 +108,6 @@ def _file_of(folder: Path, utt: str) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
-def model_columns(system: System, natural: Mapping[str, str]) -> list[Column]:
-    """Likelihoods and real-time factors of another model's decoding, as its own scoring and stage 3 left them.
-
-    Args:
-        system: From :func:`find_system`; only a folder ``<experiment>/<inference tag>/<set>`` can have some.
-        natural: Utterance id -> file of natural speech.
-
-    Returns:
-        Columns of these utterances, as far as there are any.
-
-    Raises:
-        ValueError: If a file is damaged.
-    """
-    from flowavenet_plugin.evaluation.table import Column
-
-    columns, factors = _likelihoods_of(system, natural), system.source / "utt2rtf"
-    if factors.is_file():
-        values = read_real_time_factors(factors, system.wavs, system.source, more=True)
-        columns.append(Column("rtf", "real-time factor", False, values))
-    return columns
-
-
-def _likelihoods_of(system: System, natural: Mapping[str, str]) -> list[Column]:
-    """Columns of its scores.json; none, with a warning, if that's of other speech, audio or features than of now."""
-    from flowavenet_plugin.bin.features_now import changed_feats
-    from flowavenet_plugin.data.provenance import changed_audio
-    from flowavenet_plugin.evaluation.table import Column
-
-    path = system.source / "scoring" / "scores.json"
-    if not path.is_file():
-        return []
-    try:
-        scores = json.loads(path.read_text(encoding="utf-8"))
-        columns = [Column(**column) for column in scores["systems"][0]["columns"] if column["name"] in LIKELIHOODS]
-        others = [utt for utt in natural if Path(natural[utt]).absolute() != Path(scores["natural"].get(utt, ""))]
-        then = scores.get("checksums") if "features" in scores else None
-        pairs = [] if then is None else [(natural, then), (system.wavs, scores["systems"][0]["checksums"])]
-        changed = [wavs[utt] for wavs, sums in pairs for utt in changed_audio(wavs, sums, natural) if utt in sums]
-        other_feats = None if then is None else changed_feats(scores["features"])
-    except (ValueError, TypeError, KeyError, IndexError) as error:
-        raise ValueError(f"--compare {system.name}: {path} is not of evaluate: {error!r}") from None
-    if then is None or changed or other_feats is not None:
-        why = f"is of another {changed[0]}" if changed else f"is of other features: {other_feats}"
-        why = "doesn't tell of which audio and features it is" if then is None else why
-        logging.warning(f"no log-likelihood of {system.name}: {path} {why}. Score it again")
-        return []
-    if others:
-        logging.warning(
-            f"no log-likelihood of {system.name}: {path} is of other natural speech, for instance for {others[0]}: "
-            f"{scores['natural'].get(others[0], 'none')}, not {Path(natural[others[0]]).absolute()}"
-        )
-        return []
-    return [
-        column._replace(values={utt: column.values[utt] for utt in natural if utt in column.values})
-        for column in columns
-    ]
-
-
 def read_natural(path: str, utt: str, rate: int) -> tuple[np.ndarray, int]:
     """Read natural speech, (samples,), and its rate in Hz, which must be ``rate`` unless that is 0.
 
@@ -205,13 +144,16 @@ def read_synthesised(system: System, utt: str, natural: np.ndarray, fs: int, tol
     return wav
 
 
-def compare(natural: Mapping[str, str], systems: Sequence[System], tolerance: int | None) -> Comparison:
+def compare(
+    natural: Mapping[str, str], systems: Sequence[System], tolerance: int | None, leave_out: Collection[str] = ()
+) -> Comparison:
     """Measure all metrics of all systems; natural speech is analysed once.
 
     Args:
         natural: Utterance id -> file.
         systems: What is compared with it.
         tolerance: Samples by which the lengths of a pair may differ; None: 20 ms.
+        leave_out: Names of metrics that aren't wanted.
 
     Raises:
         ValueError: If audio is empty, not finite, or rates or lengths differ; with the id and both numbers.
@@ -222,22 +164,24 @@ def compare(natural: Mapping[str, str], systems: Sequence[System], tolerance: in
     fs, samples, squares, peak = 0, {}, 0.0, 0.0
     usable: list[Metric] = []
     remarks: list[str] = []
-    values: list[dict[str, dict[str, float]]] = [{} for _ in systems]
+    values: list[dict[str, dict[str, float]]] = [{} for _ in (*systems, None)]  # the last: of natural speech
     for utt, path in natural.items():
         wav, rate = read_natural(path, utt, fs)
         if not fs:
             fs = rate
-            usable, remarks = usable_metrics(fs)
-        speech = Speech(wav, fs)
-        for system, found in zip(systems, values, strict=True):
-            other = Speech(read_synthesised(system, utt, wav, fs, tolerance), fs)
-            for name, value in score(speech, other, usable).items():
+            usable, remarks = usable_metrics(fs, leave_out)
+        speech, alone = Speech(wav, fs), [metric for metric in usable if metric.alone]
+        others = [Speech(read_synthesised(system, utt, wav, fs, tolerance), fs) for system in systems]
+        figures = [score(speech, other, usable) for other in others] + [score(speech, speech, alone)]
+        for found, scored in zip(values, figures, strict=True):
+            for name, value in scored.items():
                 found.setdefault(name, {})[utt] = value
         samples[utt] = len(wav)
         squares, peak = squares + float((wav.astype(float) ** 2).sum()), max(peak, float(abs(wav).max()))
     level = {"peak": peak, "rms": math.sqrt(squares / sum(samples.values()))}
-    columns = [make_columns(usable, found, system.name) for system, found in zip(systems, values, strict=True)]
-    return Comparison(fs, samples, level, columns, remarks)
+    columns = [make_columns(usable, found, system.name) for system, found in zip(systems, values[:-1], strict=True)]
+    alone = [metric for metric in usable if metric.alone]
+    return Comparison(fs, samples, level, columns, make_columns(alone, values[-1], "natural speech"), remarks)
 
 
 def make_columns(metrics: Sequence[Metric], values: Mapping[str, Mapping[str, float]], system: str) -> list[Column]:
@@ -253,34 +197,3 @@ def make_columns(metrics: Sequence[Metric], values: Mapping[str, Mapping[str, fl
             logging.warning(f"{metric.heading} isn't defined for {where}: {', '.join(missing[:5])}")
         columns.append(Column(metric.name, metric.heading, metric.more_is_better, defined))
     return columns
-
-
-def read_real_time_factors(path: Path, wavs: Mapping[str, str], gen_scp: Path, more: bool = False) -> dict[str, float]:
-    """Real-time factors of the synthesised speech; a synthesis that was killed may have left some out.
-
-    Args:
-        path: utt2rtf.
-        wavs: Utterance id -> file.
-        gen_scp: Where that is from, for messages.
-        more: The file may have other utterances, too; they are left out.
-
-    Raises:
-        ValueError: If there is one of an unknown utterance, or a value is no finite number.
-    """
-    from flowavenet_plugin.data.scp import read_scp
-
-    factors = {}
-    for utt, value in read_scp(path).items():
-        if utt not in wavs:
-            if more:
-                continue
-            raise ValueError(f"{utt}: '{value}' in {path}, but {gen_scp} has no such utterance")
-        try:
-            factors[utt] = float(value)
-        except ValueError:
-            factors[utt] = math.nan
-        if not math.isfinite(factors[utt]):
-            raise ValueError(f"{utt}: '{value}' in {path} is no real-time factor")
-    if len(factors) < len(wavs):
-        logging.warning(f"{path} has real-time factors of {len(factors)} of {len(wavs)} utterances")
-    return factors

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from flowavenet_plugin.bin.scoring import Comparison, System, model_columns
+from flowavenet_plugin.bin.model_figures import LIKELIHOODS, model_columns
+from flowavenet_plugin.bin.scoring import Comparison, System
 
 if TYPE_CHECKING:
     from flowavenet_plugin.evaluation.table import Column
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
 _NOTES = """\
 Log-likelihood: of the natural speech given its features, mean over samples; the audio's full scale is ±1, here with a
 peak of {peak:.3f} and a root mean square of {rms:.4f}; it depends on that scale and on the background, so compare only
-on the same data. All other figures: synthesised against natural speech, less is better but for PESQ, STOI and what
-VERSA adds to them. Real-time factor: seconds of computing per second of audio. docs/scoring.md defines each."""
+on the same data. DistillMOS and DNSMOS: of a sound alone, 1 to 5, as networks guess listeners' opinions; the row of the
+natural speech says what they make of recordings. All other figures: synthesised against natural speech, less is better
+but for these, PESQ, STOI and what VERSA adds to them. Real-time factor: seconds of computing per second of audio.
+docs/scoring.md defines each."""
 
 
 def write(
@@ -68,11 +71,14 @@ def write(
         Row(f"{dataset} {system.name}".strip(), len(natural), columns)
         for system, columns in zip(systems, every, strict=True)
     ]
+    if found.natural:
+        rows.append(Row(f"{dataset} natural", len(natural), found.natural, natural=True))
     title = args.title or (args.model_file or args.gen_scp).absolute().parent.name
     table = markdown(rows)
     write_picture(args, natural, systems[0], title)
     for system, columns in zip(systems, every, strict=True):
         write_figures(args.output_dir / "compare" / system.name if system.name else args.output_dir, columns)
+    write_figures(args.output_dir / "compare" / "natural", found.natural)
     write_versa(args.output_dir, natural, systems, words)
     write_results(args.output_dir, title, table, every[0], found, command)
     write_scores(args, natural, systems, every, found, settings, made_by, words, title)  # last: it tells what of
@@ -131,7 +137,6 @@ def write_figures(folder: Path, columns: Sequence[Column]) -> None:
 
 def _figures() -> set[str]:
     """Name all figures that may have a file."""
-    from flowavenet_plugin.bin.scoring import LIKELIHOODS
     from flowavenet_plugin.evaluation import versa
     from flowavenet_plugin.evaluation.scores import METRICS
 
@@ -249,6 +254,7 @@ def write_scores(
         "remarks": found.remarks,
         "natural": {utt: str(Path(path).absolute()) for utt, path in natural.items()},
         "checksums": audio_checksums(natural),
+        "natural_columns": [to_json(column) for column in found.natural],
         "text": text,
         "systems": [
             {

@@ -11,15 +11,30 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from flowavenet_plugin.evaluation.table import Column, Row
 
 #: 0.0, 0.1, ..., 1.0.
 DEFAULT_TEMPERATURES = tuple(tenth / 10 for tenth in range(11))
 #: Figures in the picture, as far as they are there.
-_DRAWN = ("lsd", "log_mel", "mr_stft", "mcd", "log_f0_rmse", "vuv_error", "periodicity", "pesq", "stoi")
+_DRAWN = (
+    "lsd",
+    "log_mel",
+    "mr_stft",
+    "mcd",
+    "log_f0_rmse",
+    "vuv_error",
+    "periodicity",
+    "pesq",
+    "stoi",
+    "distillmos",
+    "dnsmos",
+)
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -37,6 +52,7 @@ def get_parser() -> argparse.ArgumentParser:
         help="deviations of the noise, from 0 (default: 0.0, 0.1, ..., 1.0)",
     )
     parser.add_argument("--inference_config", type=Path, help="options of the synthesis (conf/decode.yaml)")
+    parser.add_argument("--leave_out", nargs="+", default=[], metavar="FIGURE", help="figures not to measure")
     parser.add_argument("--ngpu", type=int, default=0, choices=(0, 1), help="1: synthesise on the GPU")
     return parser
 
@@ -72,9 +88,44 @@ def score(args: argparse.Namespace, temperature: float, dataset: str, folder: Pa
     options += [f"--utt2rtf={folder}/utt2rtf", f"--title={args.experiment.absolute().name}"]
     options += [f"--inference_config={args.inference_config}"] if args.inference_config else []
     options += [f"--inference_args=--temperature {temperature}"]
+    options += ["--leave_out", *args.leave_out] if args.leave_out else []
     options += [f"--length_tolerance={settings['feats_extract_conf']['hop_length']}"]
     evaluate.main(options)
     return json.loads((folder / "scoring" / "scores.json").read_text(encoding="utf-8"))
+
+
+class Scored(NamedTuple):
+    """What a sweep measures.
+
+    Attributes:
+        results: Set and temperature -> columns.
+        natural: Set -> row of the natural speech, where it has figures.
+        made_of: What the table and the picture are of, as it is kept beside them.
+    """
+
+    results: dict[tuple[str, float], list[Column]]
+    natural: dict[str, Row]
+    made_of: dict[str, dict[str, str]]
+
+
+def score_all(args: argparse.Namespace) -> Scored:
+    """Synthesise and score all sets at all temperatures."""
+    from flowavenet_plugin.data.provenance import file_checksum
+    from flowavenet_plugin.evaluation.table import Column, Row
+
+    done = Scored({}, {}, {})
+    for dataset in args.sets:
+        for temperature in sorted(set(args.temperatures)):
+            decoded = decode(args, temperature, dataset)
+            scores = score(args, temperature, dataset, decoded)
+            path = decoded / "scoring" / "scores.json"
+            done.made_of["sweep"] = {"weights": scores["weights"]}  # of all
+            done.made_of[quote(str(path.relative_to(args.experiment)))] = {"scores": file_checksum(path)}
+            done.results[dataset, temperature] = [Column(**column) for column in scores["systems"][0]["columns"]]
+        if scores["natural_columns"]:
+            columns = [Column(**column) for column in scores["natural_columns"]]
+            done.natural[dataset] = Row(f"{dataset} natural", len(scores["natural"]), columns, natural=True)
+    return done
 
 
 def sweep(args: argparse.Namespace, command: Sequence[str]) -> str:
@@ -87,37 +138,44 @@ def sweep(args: argparse.Namespace, command: Sequence[str]) -> str:
         ValueError: If a temperature is negative.
         OSError: If a file is missing.
     """
-    from flowavenet_plugin.data.provenance import MADE_OF, file_checksum, write_sources
+    from flowavenet_plugin.data.provenance import MADE_OF, write_sources
     from flowavenet_plugin.data.scp import atomic_open
     from flowavenet_plugin.evaluation.pictures import draw_sweep
     from flowavenet_plugin.evaluation.report import results_markdown
-    from flowavenet_plugin.evaluation.table import Column, Row, markdown
+    from flowavenet_plugin.evaluation.scores import check_names
+    from flowavenet_plugin.evaluation.table import Row, markdown
 
+    check_names(args.leave_out, "--leave_out")
     bad = [temperature for temperature in args.temperatures if not 0 <= temperature < math.inf]
     if bad:
         raise ValueError(f"--temperatures: {bad[0]}, a number of at least 0 is wanted")
     args.experiment = args.experiment or args.model_file.parent
-    temperatures, results, made_of = sorted(set(args.temperatures)), {}, {}
-    for dataset in args.sets:
-        for temperature in temperatures:
-            decoded = decode(args, temperature, dataset)
-            scores = score(args, temperature, dataset, decoded)
-            path = decoded / "scoring" / "scores.json"
-            made_of[quote(str(path.relative_to(args.experiment)))] = {"scores": file_checksum(path)}
-            results[dataset, temperature] = [Column(**column) for column in scores["systems"][0]["columns"]]
+    results, natural, made_of = score_all(args)
     rows = [
         Row(f"{dataset} temperature {temperature:g}", max(len(column.values) for column in columns), columns)
         for (dataset, temperature), columns in results.items()
     ]
-    table, folder = markdown(rows), args.experiment / "sweep"
+    table, folder = markdown([*rows, *natural.values()]), args.experiment / "sweep"
     (folder / MADE_OF).unlink(missing_ok=True)  # a picture without it is nobody's
     with atomic_open(folder / "sweep.png") as file:
-        draw_sweep(points(results)).savefig(file, format="png")
-    write_sources(folder, {"sweep": {"weights": scores["weights"]}, **made_of})
+        draw_sweep(points(results), natural_means(natural)).savefig(file, format="png")
+    write_sources(folder, made_of)
     notes = "\n".join(["Best temperatures:", "", *best(results)])
     with atomic_open(folder / "sweep.md") as file:
         file.write(results_markdown(args.experiment.absolute().name, table, notes, command).encode())
     return table
+
+
+def natural_means(natural: Mapping[str, Row]) -> dict[tuple[str, str], float]:
+    """Return heading and set -> mean of the natural speech."""
+    from flowavenet_plugin.evaluation.metrics import summarise
+
+    return {
+        (column.heading, dataset): summarise(list(column.values.values())).mean
+        for dataset, row in natural.items()
+        for column in row.columns
+        if column.values
+    }
 
 
 def points(results: dict[tuple[str, float], list[Any]]) -> dict[str, dict[str, list[tuple[float, float, float]]]]:

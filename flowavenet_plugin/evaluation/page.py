@@ -145,30 +145,34 @@ def _section(section: Section) -> str:
 
 
 def score_table(rows: Sequence[Row]) -> str:
-    """Return a table with a line for each figure and a column for each system; the best mean of a line is bold."""
+    """Return a table with a line for each figure and a column for each system.
+
+    The best mean of a line is bold; natural speech is there to be compared with and doesn't take part.
+    """
     columns: dict[str, list[Column | None]] = {}
     for number, row in enumerate(rows):
         for column in row.columns:
             columns.setdefault(column.heading, [None] * len(rows))[number] = column
     head = "".join(f'<th scope="col">{_breakable(row.label)}</th>' for row in rows)
     counts = "".join(f"<td>{row.utterances}</td>" for row in rows)
-    lines = "".join(_score_line(heading, line) for heading, line in columns.items())
+    systems = [not row.natural for row in rows]
+    lines = "".join(_score_line(heading, line, systems) for heading, line in columns.items())
     return (
         f'<div class="scroll"><table>\n<tr><td></td>{head}</tr>\n'
         f'<tr><th scope="row">utterances</th>{counts}</tr>\n{lines}</table></div>'
     )
 
 
-def _score_line(heading: str, columns: Sequence[Column | None]) -> str:
-    """A figure of all systems; ↑: more is better, ↓: less."""
+def _score_line(heading: str, columns: Sequence[Column | None], competes: Sequence[bool]) -> str:
+    """A figure of all systems; ↑: more is better, ↓: less. The best is one of those that compete."""
     summaries = [summarise(list(column.values.values())) if column and column.values else None for column in columns]
-    means = [summary.mean for summary in summaries if summary]
+    means = [summary.mean for summary, ours in zip(summaries, competes, strict=True) if summary and ours]
     more = any(column.more_is_better for column in columns if column)
     best = (max if more else min)(means) if len(means) > 1 else None
     cells = []
-    for summary in summaries:
+    for summary, ours in zip(summaries, competes, strict=True):
         mean, _, width = str(summary or "-").partition(" ± ")
-        marked = ' class="best"' if summary and summary.mean == best else ""
+        marked = ' class="best"' if summary and ours and summary.mean == best else ""
         cells.append(f"<td><span{marked}>{mean}</span>{f' <small>± {width}</small>' if width else ''}</td>")
     return f'<tr><th scope="row">{escape(heading)} {"↑" if more else "↓"}</th>{"".join(cells)}</tr>\n'
 

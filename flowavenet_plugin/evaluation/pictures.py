@@ -95,19 +95,29 @@ def draw_likelihood(parts: Mapping[str, Losses]) -> Figure:
     return figure
 
 
-def draw_sweep(figures: Mapping[str, Mapping[str, Sequence[tuple[float, float, float]]]]) -> Figure:
+def draw_sweep(
+    figures: Mapping[str, Mapping[str, Sequence[tuple[float, float, float]]]],
+    natural: Mapping[tuple[str, str], float] | None = None,
+) -> Figure:
     """Draw figures against the temperature of the noise, a panel for each, three in a row.
 
     Args:
         figures: Heading -> set -> (temperature, mean, half width of the 95% interval) of each point; NaN: no interval.
+        natural: Heading and set -> mean of natural speech, where it has one: a dotted line.
     """
+    means_of = natural or {}
     lines = -(-len(figures) // 3)
     figure = Figure(figsize=(9.6, 0.6 + 2.0 * lines), dpi=120, layout="constrained")
     axes = figure.subplots(lines, 3, sharex=True, squeeze=False).ravel()
     for ax, (heading, sets) in zip(axes, figures.items(), strict=False):
         for name, points in sets.items():
             temperatures, means, widths = zip(*sorted(points), strict=True)
-            ax.errorbar(temperatures, means, np.nan_to_num(widths), marker=".", capsize=2, linewidth=1.2, label=name)
+            style = dict(marker=".", capsize=2, linewidth=1.2, label=name)
+            drawn = ax.errorbar(temperatures, means, np.nan_to_num(widths), **style)
+            if (heading, name) in means_of:
+                ax.axhline(means_of[heading, name], color=drawn.lines[0].get_color(), linestyle=":", linewidth=1.2)
+        if any(heading == known for known, _ in means_of):
+            heading = f"{heading} (dotted: natural speech)"
         ax.set_title(heading, loc="left", fontsize="medium")
         ax.tick_params(labelbottom=True)
         ax.grid(alpha=0.3)

@@ -1,15 +1,16 @@
-"""The metrics of speech against speech: one table of what there is, what it needs, and which way is better."""
+"""The metrics of speech: one table of what there is, what it needs, and which way is better."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from importlib.util import find_spec
 from typing import NamedTuple
 
 import numpy as np
 
+from flowavenet_plugin.evaluation import mos
 from flowavenet_plugin.evaluation.mel_cepstrum import mel_cepstral_distortion
 from flowavenet_plugin.evaluation.metrics import log_spectral_distance
 from flowavenet_plugin.evaluation.spectral import log_mel_distance, multi_resolution_stft_distance
@@ -17,7 +18,7 @@ from flowavenet_plugin.evaluation.speech import Speech
 
 
 class Metric(NamedTuple):
-    """A figure that compares synthesised with natural speech.
+    """A figure of synthesised speech, most by comparing it with natural speech.
 
     Attributes:
         name: Its file is ``utt2<name>``.
@@ -26,6 +27,7 @@ class Metric(NamedTuple):
         function: Natural and synthesised speech of one length -> value; NaN where it isn't defined.
         package: What has to be installed for it; empty: nothing more.
         min_fs: Lowest sampling rate in Hz that it takes.
+        alone: It hears the synthesised speech alone, so that natural speech has a value, too.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Metric(NamedTuple):
     function: Callable[[Speech, Speech], float]
     package: str = ""
     min_fs: int = 0
+    alone: bool = False
 
 
 def log_f0_rmse(natural: Speech, synthesised: Speech) -> float:
@@ -97,7 +100,11 @@ INSTALL = {
     "pyworld": "pip install --no-deps pyworld-prebuilt",
     "pesq": "pip install --no-deps pesq (built from source: a C compiler and Python's headers)",
     "pystoi": "pip install --no-deps pystoi",
+    "distillmos": "pip install --no-deps distillmos xls-r-sqa",
+    "speechmos": "pip install --no-deps speechmos onnxruntime flatbuffers",
 }
+#: What else a package imports, beyond what the environment has for other reasons.
+_ALSO = {"distillmos": ["xls_r_sqa"], "speechmos": ["onnxruntime"]}
 
 METRICS = (
     Metric(
@@ -124,27 +131,44 @@ METRICS = (
     Metric("periodicity", "periodicity RMSE", False, periodicity_rmse),
     Metric("pesq", "PESQ", True, pesq_score, "pesq", 8000),
     Metric("stoi", "STOI", True, stoi_score, "pystoi", 10000),
+    Metric("distillmos", "DistillMOS", True, lambda _, speech: speech.distill_mos, "distillmos", mos.RATE, alone=True),
+    Metric("dnsmos", "DNSMOS", True, lambda _, speech: speech.dnsmos[0], "speechmos", mos.RATE, alone=True),
+    Metric("dnsmos_p808", "DNSMOS P.808", True, lambda _, speech: speech.dnsmos[1], "speechmos", mos.RATE, alone=True),
 )
 
 
-def usable_metrics(fs: int) -> tuple[list[Metric], list[str]]:
+def usable_metrics(fs: int, leave_out: Collection[str] = ()) -> tuple[list[Metric], list[str]]:
     """Sort out what can't be computed here.
 
     Args:
         fs: Sampling rate in Hz.
+        leave_out: Names of metrics that aren't wanted.
 
     Returns:
         The metrics that can, and a line for each package or rate that keeps others away.
     """
-    usable = [metric for metric in METRICS if fs >= metric.min_fs and (not metric.package or _there(metric.package))]
+    wanted = [metric for metric in METRICS if metric.name not in leave_out]
+    usable = [metric for metric in wanted if fs >= metric.min_fs and (not metric.package or _there(metric.package))]
     lines = []
-    for package in dict.fromkeys(metric.package for metric in METRICS if metric.package and not _there(metric.package)):
-        names = ", ".join(metric.heading for metric in METRICS if metric.package == package)
+    for package in dict.fromkeys(metric.package for metric in wanted if metric.package and not _there(metric.package)):
+        names = ", ".join(metric.heading for metric in wanted if metric.package == package)
         lines.append(f"left out: {names}; install {package}: {INSTALL[package]}")
-    for metric in METRICS:
+    for metric in wanted:
         if fs < metric.min_fs:
             lines.append(f"left out: {metric.heading}; it needs {metric.min_fs} Hz, this is {fs} Hz")
     return usable, lines
+
+
+def check_names(names: Collection[str], option: str) -> None:
+    """Check names of metrics.
+
+    Raises:
+        ValueError: If one is none; with all that there are.
+    """
+    known = [metric.name for metric in METRICS]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(f"{option}: there is no figure '{unknown[0]}'; there are: {', '.join(known)}")
 
 
 def score(natural: Speech, synthesised: Speech, metrics: Sequence[Metric]) -> dict[str, float]:
@@ -164,4 +188,4 @@ def score(natural: Speech, synthesised: Speech, metrics: Sequence[Metric]) -> di
 
 
 def _there(package: str) -> bool:
-    return find_spec(package) is not None
+    return all(find_spec(name) is not None for name in (package, *_ALSO.get(package, ())))

@@ -7,7 +7,7 @@ from functools import cached_property
 import librosa
 import numpy as np
 
-from flowavenet_plugin.evaluation import mel_cepstrum, periodicity
+from flowavenet_plugin.evaluation import mel_cepstrum, mos, periodicity
 from flowavenet_plugin.evaluation.metrics import DYNAMIC_RANGE
 
 
@@ -64,6 +64,16 @@ class Speech:
     def active(self) -> np.ndarray:
         """Which frames aren't a pause, shape (frames,)."""
         return periodicity.active_frames(self.wav, self.fs)
+
+    @cached_property
+    def distill_mos(self) -> float:
+        """Quality as Distill-MOS hears it, 1 to 5; needs the package distillmos."""
+        return mos.distill_mos(self.at(mos.RATE))
+
+    @cached_property
+    def dnsmos(self) -> tuple[float, float]:
+        """Quality as DNSMOS hears it, overall by ITU-T P.835 and by P.808, 1 to 5; needs the package speechmos."""
+        return mos.dnsmos(self.at(mos.RATE))
 
     def at(self, fs: int) -> np.ndarray:
         """Resample (soxr, high quality) to a rate in Hz; the last result is kept."""

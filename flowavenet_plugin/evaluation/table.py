@@ -37,11 +37,13 @@ class Row(NamedTuple):
         label: First cell: the set, and the system unless it's the one that the results are of.
         utterances: How many were compared.
         columns: Its figures; systems may have different ones.
+        natural: It is the natural speech, which no system competes with.
     """
 
     label: str
     utterances: int
     columns: Sequence[Column]
+    natural: bool = False
 
 
 def finite(values: Mapping[str, float]) -> dict[str, float]:

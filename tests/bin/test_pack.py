@@ -44,7 +44,9 @@ def experiment(tmp_path: Path) -> Path:
         wav = decoded / "wav" / "a.wav"
         audio = {"wavs": {"a": str(wav)}, "checksums": {"a": file_checksum(wav)}}
         weights = {"model_file": str(exp / "model.pth"), "weights": weights_checksum(exp / "model.pth")}
-        scores = dict(title="x", level={}, settings={}, remarks=[], natural={}, checksums={}, features=[])
+        scores = dict(
+            title="x", level={}, settings={}, remarks=[], natural={}, checksums={}, features=[], natural_columns=[]
+        )
         scores["systems"] = [{"name": "", **audio}]
         (decoded / "scoring" / "scores.json").write_text(json.dumps({**scores, **weights}))
     return exp

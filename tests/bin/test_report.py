@@ -18,6 +18,7 @@ import soundfile
 from flowavenet_plugin.bin import evaluate, report
 from flowavenet_plugin.data.provenance import file_checksum
 from flowavenet_plugin.data.scp import write_scp
+from scoring_case import SLOW
 
 FS = 16000
 UTTS = ("utt1", "utt2", "utt<3>")
@@ -52,7 +53,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
             generated = write_wavs(folder / tag / dataset / "wav", 1.0, noise)
             options = [f"--ref_scp={natural}", f"--gen_scp={generated}", "--title=voc_x & more"]
             options += [f"--compare=other={other}", f"--inference_args=--temperature {temperature}"]
-            options += [f"--text={folder / 'text'}"]
+            options += [f"--text={folder / 'text'}", *SLOW]
             evaluate.main([*options, f"--output_dir={folder / tag / dataset / 'scoring'}"])
     parts = "loss=2.0, log_likelihood=-2.0, log_p=-3.0, logdet=1.0"
     (folder / "train.log").write_text(f"1epoch results: [train] {parts}, time=1 second, [valid] {parts}\n")

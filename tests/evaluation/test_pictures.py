@@ -90,3 +90,15 @@ def test_a_sweep_has_a_panel_for_each_figure(number: int) -> None:
     assert [ax.get_title(loc="left") for ax in figure.axes] == [f"figure {index}" for index in range(number)]
     assert figure.axes[0].get_lines()[0].get_xydata().tolist() == [[0.0, 1.0], [1.0, 3.0]]
     assert pixels(figure).shape[2] == 3
+
+
+def test_natural_speech_is_a_dotted_line_where_it_has_a_figure() -> None:
+    points = [(0.0, 1.0, 0.1), (1.0, 3.0, 0.5)]
+    figure = draw_sweep({"MOS": {"dev": points, "eval": points}, "LSD": {"dev": points}}, {("MOS", "eval"): 4.5})
+    mos, lsd = figure.axes
+    dotted = [line for line in mos.get_lines() if line.get_linestyle() == ":"]
+    assert [list(line.get_ydata()) for line in dotted] == [[4.5, 4.5]]
+    curves = {line.get_color() for line in mos.get_lines() if len(line.get_xdata()) == 2 and line not in dotted}
+    assert len(curves) == 2 and dotted[0].get_color() in curves
+    assert [ax.get_title(loc="left") for ax in (mos, lsd)] == ["MOS (dotted: natural speech)", "LSD"]
+    assert not [line for line in lsd.get_lines() if line.get_linestyle() == ":"]

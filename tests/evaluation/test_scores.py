@@ -203,7 +203,7 @@ def test_a_copy_is_perfect_in_every_metric(clip: np.ndarray) -> None:
     usable, _ = usable_metrics(FS)
     values = score(Speech(clip, FS), Speech(clip.copy(), FS), usable)
     assert set(values) >= {"lsd", "log_mel", "mr_stft", "periodicity"}
-    for entry in usable:
+    for entry in (entry for entry in usable if not entry.alone):
         assert values[entry.name] == pytest.approx({"pesq": 4.644, "stoi": 1.0}.get(entry.name, 0.0), abs=1e-3)
 
 
@@ -243,14 +243,33 @@ def test_a_missing_package_is_named_with_what_it_is_for(monkeypatch: pytest.Monk
     monkeypatch.setattr(scores, "find_spec", lambda name: None)
     usable, lines = usable_metrics(FS)
     assert [entry.name for entry in usable] == ["lsd", "log_mel", "mr_stft", "periodicity"]
-    assert len(lines) == 3
+    assert len(lines) == 5
     assert lines[0].startswith("left out: MCD (dB), log-F0 RMSE, V/UV error (%); install pyworld: pip install")
     assert "pyworld-prebuilt" in lines[0]  # the package of the module's own name has no wheels for Linux
     assert "left out: PESQ; install pesq" in lines[1] and "a C compiler and Python's headers" in lines[1]
+    assert lines[3] == "left out: DistillMOS; install distillmos: pip install --no-deps distillmos xls-r-sqa"
+    assert lines[4].startswith(
+        "left out: DNSMOS, DNSMOS P.808; install speechmos: pip install --no-deps speechmos onnxr"
+    )
+    usable, lines = usable_metrics(FS, ["pesq", "distillmos", "dnsmos", "lsd"])
+    assert "lsd" not in [entry.name for entry in usable]
+    assert len(lines) == 3 and lines[2].startswith("left out: DNSMOS P.808;")
+
+
+@pytest.mark.parametrize(("package", "lacking"), [("distillmos", "xls_r_sqa"), ("speechmos", "onnxruntime")])
+def test_a_package_without_what_it_imports_is_missing(
+    monkeypatch: pytest.MonkeyPatch, package: str, lacking: str
+) -> None:
+    monkeypatch.setattr(scores, "find_spec", lambda name: None if name == lacking else True)
+    usable, lines = usable_metrics(FS)
+    assert package not in [entry.package for entry in usable]
+    assert len(lines) == 1 and f"install {package}: " in lines[0]
 
 
 def test_rates_too_low_for_a_metric_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scores, "find_spec", lambda name: True)
     usable, lines = usable_metrics(8000)
     assert "pesq" in [entry.name for entry in usable]
-    assert lines == ["left out: STOI; it needs 10000 Hz, this is 8000 Hz"]
+    assert lines[0] == "left out: STOI; it needs 10000 Hz, this is 8000 Hz"
+    assert lines[1] == "left out: DistillMOS; it needs 16000 Hz, this is 8000 Hz"
+    assert len(lines) == 4
