@@ -107,14 +107,14 @@ without_schedule() {
 }
 
 # Another training's logs must not be moved away, nor its run.sh replaced. Of two run.sh that start at once one holds the
-# experiment first, with the jobs that it starts on this machine; training, which may be started without run.sh, has a lock
-# of its own and asks again.
+# experiment first, until its training is over; training, which may be started without run.sh, has a lock of its own and
+# asks again.
 hold_experiment() {
     local status=0 file
     mkdir -p "${voc_exp}"
     command -v flock > /dev/null || return 0
     exec {held}>> "${voc_exp}/.run.lock"
-    for file in .run.lock .lock; do
+    for file in .lock .run.lock; do
         [ -e "${voc_exp}/${file}" ] || continue
         if [ "${file}" = .run.lock ]; then flock -n "${held}" || status=$?
         else flock -n "${voc_exp}/${file}" true || status=$?; fi

@@ -182,7 +182,8 @@ def evaluate(args: argparse.Namespace, command: Sequence[str]) -> str:
     found = scoring.compare(natural, systems, tolerance, args.leave_out)
     likelihoods = measure_with(vocoder, args, natural, found, device) if vocoder is not None else {}
     of_likelihoods = feats_sources(args.feats_scp, list(natural)) if likelihoods else {}
-    made_by = scoring_files.made_by(args.model_file, weights, sources[0])
+    warn_of_other_features(of_likelihoods, sources[0])
+    made_by = scoring_files.made_by(args.model_file, weights, sources[0], len(synthesised))
     return scoring_files.write(
         args,
         natural,
@@ -194,6 +195,25 @@ def evaluate(args: argparse.Namespace, command: Sequence[str]) -> str:
         made_by={**made_by, "features": to_scores([of_likelihoods, *sources])},
         command=command,
     )
+
+
+def warn_of_other_features(
+    likelihoods: Mapping[str, Mapping[str, str]], sounds: Mapping[str, Mapping[str, str]]
+) -> None:
+    """Say where likelihoods are of other features than the sounds beside them in the table; a TTS model's always are.
+
+    Args:
+        likelihoods: Utterance -> source of its likelihood.
+        sounds: Utterance -> source of its sound, as far as it is known.
+    """
+    for utt, source in likelihoods.items():
+        other = sounds.get(utt, source)
+        if "stats" not in other and other.get("feats", source["feats"]) != source["feats"]:
+            logging.warning(
+                f"{utt}: the sound is of features with the checksum {other['feats']}, the log-likelihood of others in "
+                f"--feats_scp, {source['feats']}: the table has both"
+            )
+            return
 
 
 def find_systems(
@@ -226,7 +246,10 @@ def find_systems(
     sources = [check_decoding(synthesised, weights, options)]
     for spec in args.compare:
         systems.append(scoring.find_system(spec, list(natural), args.ref_scp.absolute().parent.name))
-        sources.append(check_decoding(systems[-1].wavs, None, {}))
+        try:
+            sources.append(check_decoding(systems[-1].wavs, None, {}))
+        except ValueError as error:
+            raise ValueError(f"--compare {spec}: {error}") from error
     return systems, sources
 
 

@@ -58,12 +58,16 @@ class FeaturesNow:
             ValueError: If features can't be read.
         """
         from flowavenet_plugin.data.provenance import feats_checksum
+        from flowavenet_plugin.data.scp import FeatsGoneError
 
         feats, now = self._open(source), {}
         if feats is None:
             return now
         if "feats" in source and utt in feats:
-            now["feats"] = feats_checksum(feats[utt])
+            try:
+                now["feats"] = feats_checksum(feats[utt])
+            except FeatsGoneError:  # the list alone was left
+                return now
         scp = Path(unquote(source["scp"]))
         if "settings" in source and (scp.parent / "feats_extract.yaml").is_file():
             if scp not in self._settings:

@@ -36,7 +36,7 @@ def pack_stats(model_file: Path, vocoder: AbsVocoder, given: Path | None, folder
     """
     if given is not None:
         states = read_state_dict(model_file)
-        check_stats(given, states["feats_mean"], states["feats_std"])
+        check_stats(given, states.get("feats_mean", vocoder.feats_mean), states.get("feats_std", vocoder.feats_std))
         shutil.copyfile(given, folder / NAME)
         return NAME
     mean, std = (values.double().numpy() for values in (vocoder.feats_mean, vocoder.feats_std))

@@ -51,7 +51,7 @@ def find_scores(experiment: Path, tag: str | None) -> tuple[str, list[Scored], d
     found, old = [], {}
     for path in paths:
         scored = Scored(path.parents[2].name, path.parents[1].name, read_scores(path))
-        if (why := outdated(scored.scores)) is None:
+        if (why := outdated(scored.scores, experiment)) is None:
             found.append(scored)
         elif scored.tag == tag:
             raise ValueError(f"{path} isn't of now: {why}. Decode and score again (run.sh: --stage 3)")

@@ -86,18 +86,23 @@ def write(
 
 
 def made_by(
-    model_file: Path | None, weights: str | None, sources: Mapping[str, Mapping[str, str]]
+    model_file: Path | None, weights: str | None, sources: Mapping[str, Mapping[str, str]], sounds: int
 ) -> dict[str, str | None]:
     """Say which weights made the first system: those of now, else those that are known beside its sounds.
+
+    Of sounds that nobody knows (another toolkit's, say) no weights are claimed: the model has but their likelihoods.
 
     Args:
         model_file: Weights of now; None: not given.
         weights: Their checksum.
-        sources: Utterance -> what its sound was made of.
+        sources: Utterance -> what its sound was made of, as far as it is known.
+        sounds: Number of its sounds.
 
     Returns:
         ``model_file`` and ``weights``, each may be None.
     """
+    if len(sources) < sounds:
+        return {"model_file": str(model_file.absolute()) if model_file else None, "weights": None}
     known = {(source.get("weights"), source.get("model")) for source in sources.values()}
     if model_file is None and len(known) == 1:
         weights, place = known.pop()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,13 +110,16 @@ def check_decoding(
         What is known of the sounds: utterance -> source.
 
     Raises:
-        ValueError: If a sound is of other weights or options, or of features that have changed since; with both values.
+        ValueError: If a sound is of other weights or options, or of features that have changed since, with both values;
+            or of a folder that was decoded here and doesn't tell what of, though weights are given.
     """
     from flowavenet_plugin.data.provenance import check_sources, read_sources
 
     now, known = FeaturesNow(), {}
     for folder in dict.fromkeys(filter(None, map(_folder_of, wavs.values()))):
         recorded = read_sources(folder)
+        if weights is not None and (recorded or (folder / "utt2rtf").exists()):
+            _check_all_known([utt for utt, path in wavs.items() if _folder_of(path) == folder], recorded, folder)
         own = {utt: path for utt, path in wavs.items() if utt in recorded and _folder_of(path) == folder}
         wanted = {utt: {**options, **now.of(recorded[utt], utt)} for utt in own}
         if weights is not None:
@@ -124,6 +127,16 @@ def check_decoding(
         check_sources(own, recorded, wanted, folder)
         known.update((utt, recorded[utt]) for utt in own)
     return known
+
+
+def _check_all_known(utts: Sequence[str], recorded: Mapping[str, Any], folder: Path) -> None:
+    from flowavenet_plugin.data.provenance import MADE_OF
+
+    if unknown := [utt for utt in utts if utt not in recorded]:
+        raise ValueError(
+            f"{unknown[0]}: {folder / MADE_OF} doesn't tell what its sound was made of ({len(unknown)} of {len(utts)} "
+            "utterances). Decode again (run.sh: --stage 3)"
+        )
 
 
 def _folder_of(path: str) -> Path | None:
@@ -145,17 +158,20 @@ def _weights_at(model_file: Path, _stat: tuple[int, ...]) -> str:
     return weights_checksum(model_file)
 
 
-def outdated(scores: Mapping[str, Any]) -> str | None:
+def outdated(scores: Mapping[str, Any], experiment: Path | None = None) -> str | None:
     """Return why scores aren't of now, None: they are.
 
     What is gone (weights, features, audio) says nothing: it is told where it is missed.
 
     Args:
         scores: The content of a scores.json.
+        experiment: The folder that they are in now: weights that aren't where they were are looked for in it.
     """
     if any(key not in scores for key in ("weights", "checksums", "features")):
         return "they are of an older version, which doesn't tell what of"
     model_file = scores["model_file"]
+    if model_file and experiment is not None and not Path(model_file).exists():
+        model_file = experiment / Path(model_file).name
     if model_file and scores["weights"] and (now := _weights_now(Path(model_file))) not in (scores["weights"], None):
         return f"they are of weights {scores['weights']}, but {model_file} holds {now}"
     for wavs, checksums in _audio(scores):

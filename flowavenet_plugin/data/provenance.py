@@ -10,6 +10,7 @@ So a sound is kept only as long as it would come out the same, and scores can te
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -67,8 +68,10 @@ def read_sources(folder: str | Path) -> dict[str, Source]:
 
 def add_source(folder: Path, utt: str, source: Mapping[str, str]) -> None:
     """Append a line at once, as a run may be killed; for whoever holds the folder's lock."""
-    with open(folder / MADE_OF, "a", encoding="utf-8") as file:
-        file.write(f"{utt} {_line(source)}\n")
+    with open(folder / MADE_OF, "ab+") as file:
+        file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
+        cut = file.read(1) not in (b"", b"\n")  # by a kill: the rest of that line must not swallow this one
+        file.write(f"{chr(10) * cut}{utt} {_line(source)}\n".encode())
 
 
 def write_sources(folder: Path, sources: Mapping[str, Mapping[str, str]]) -> None:

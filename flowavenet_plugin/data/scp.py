@@ -23,6 +23,7 @@ from flowavenet_plugin.data.partial import partial_path
 
 __all__ = [
     "ArkWriter",
+    "FeatsGoneError",
     "FeatsReader",
     "atomic_open",
     "check_arks",
@@ -147,6 +148,10 @@ def check_feats(shapes: Mapping[str, tuple[int, int]], samples: Mapping[str, int
         check_fit(utt, samples[utt], frames, hop)
 
 
+class FeatsGoneError(ValueError):
+    """A list names a file that isn't there."""
+
+
 class FeatsReader(Mapping):
     """Features of a list, read when asked for; see :func:`open_feats`."""
 
@@ -190,7 +195,7 @@ class FeatsReader(Mapping):
         for base in self._bases:
             if (base / name).is_file():
                 return base / name, offset
-        raise ValueError(f"{utt}: no such feature file: {name} (listed in {self.path})")
+        raise FeatsGoneError(f"{utt}: no such feature file: {name} (listed in {self.path})")
 
     def _read_shape(self, file: BinaryIO, utt: str, offset: int | None) -> tuple[int, int]:
         there = os.fstat(file.fileno()).st_size

@@ -36,11 +36,15 @@ class CheckPair:
             data: ``speech`` (samples,) and ``feats`` (frames, n_mels).
 
         Raises:
-            ValueError: If a shape doesn't fit, or values aren't finite; the message names the utterance.
+            ValueError: If a shape or type doesn't fit, or values aren't finite; the message names the utterance.
         """
         speech, feats = data["speech"], data["feats"]
         if speech.ndim != 1:
             raise ValueError(f"utterance {uid}: expected one channel, the audio has shape {speech.shape}")
+        if speech.dtype.kind != "f":
+            raise ValueError(
+                f"utterance {uid}: the audio is of type {speech.dtype}, floats within ±1 are wanted (data type sound)"
+            )
         if feats.ndim != 2 or feats.shape[1] != self.n_mels:
             raise ValueError(f"utterance {uid}: features of shape {feats.shape}, expected (frames, {self.n_mels})")
         check_fit(f"utterance {uid}", len(speech), len(feats), self.hop_length)

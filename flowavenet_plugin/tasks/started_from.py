@@ -56,6 +56,9 @@ def take_up_start(args: argparse.Namespace, before: Mapping[str, Any], source: P
     now, then = describe_start(args), before.get("started_from")
     if then is None:  # the run of an older version: names are all there is
         then = {"init_param": dict.fromkeys(before.get("init_param") or []), "feats_stats": now["feats_stats"]}
+    elif then["init_param"] and "ignore_init_mismatch" not in then:  # an older version knew no parts
+        parts = {name: InitParam.parse(name).parts for name in then["init_param"]}
+        then = {**then, "init_param": {name: f"{value}{parts[name]}" for name, value in then["init_param"].items()}}
     if now["init_param"] and not _same(now["init_param"], then["init_param"]):
         raise ValueError(
             f"--init_param {_words(now['init_param'])}: the run in {args.output_dir} was started from "

@@ -37,7 +37,7 @@ from flowavenet_plugin.tasks.segments import CheckPair, SegmentCollate
 from flowavenet_plugin.tasks.starting_point import check_starting_point
 from flowavenet_plugin.tasks.starting_weights import weights_only_in_espnet2
 from flowavenet_plugin.tasks.stopping import SIGNALS, leave_group, listening
-from flowavenet_plugin.tasks.trained_on import describe_set
+from flowavenet_plugin.tasks.trained_on import check_same_among_processes, describe_set
 from flowavenet_plugin.tasks.trainer import VocoderTrainer
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
 from flowavenet_plugin.vocoder.loading import (
@@ -151,6 +151,7 @@ class VocoderTask(AbsTask):
                 can't be trained on.
         """
         convert_numbers(args)
+        args.trained_on = {}
         super().check_required_command_args(args)
         if args.ngpu > (found := torch.cuda.device_count()):
             raise ValueError(
@@ -166,9 +167,10 @@ class VocoderTask(AbsTask):
         """Build the optimiser; the last moment before ESPnet2 replaces the folder's config.yaml, so checks come here.
 
         Raises:
-            ValueError: If the checkpoint to resume from, or the weights of ``--init_param``, don't fit the options; or
-                if another training writes to the folder.
+            ValueError: If processes have other sets; if the checkpoint to resume from, or the weights of
+                ``--init_param``, don't fit the options; or if another training writes to the folder.
         """
+        check_same_among_processes(args)
         if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
             check_starting_point(args, model)
             HELD.take(Path(args.output_dir))
@@ -225,13 +227,12 @@ class VocoderTask(AbsTask):
         world_size = processes_of(args)
         check_for_several(args, world_size)
         option = DistributedOption(distributed=world_size > 1)
-        args.trained_on = {}
         for mode, which in (("train", "training"), ("valid", "validation")):
             options = cls.build_iter_options(args, option, mode)
             check_lists(options.data_path_and_name_and_type, options.shape_files, _feats_conf(args)["n_mels"], which)
             if not args.collect_stats:
                 check_shares(batches_of(args, options, world_size), world_size, which, options.shape_files[0])
-            args.trained_on[mode] = describe_set(options.data_path_and_name_and_type, options.shape_files)
+                args.trained_on[mode] = describe_set(options.data_path_and_name_and_type, options.shape_files)
 
     @classmethod
     def build_model_from_file(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,6 +68,14 @@ def test_a_copy_of_the_corpus(tmp_path: Path) -> None:
     status, message = prepare(tmp_path, "--db_root", corpus, *SIZES, *ANY)
     assert status == 0 and ids(tmp_path, "eval1") == IDS[4:6], message
     assert not (tmp_path / "data/eval2").exists()
+
+
+def test_another_version_has_its_own_archive(tmp_path: Path) -> None:
+    script = ROOT / "egs/kerstin/voc1/local/data.sh"
+    call = [script, "--python", "echo", "--commit", "abc", "--stage", "-1", "--stop_stage", "-1", "--db_root", ""]
+    env = {name: value for name, value in os.environ.items() if name != "KERSTIN"}
+    done = subprocess.run(call, cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
+    assert "/archive/abc.tar.gz --output_dir downloads --folder dataset-voice-kerstin-abc" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -230,6 +230,14 @@ def test_other_parts_of_the_same_weights_are_refused(corpus: Path, tmp_path: Pat
     with pytest.raises(ValueError, match="--ignore_init_mismatch True: .* with False"):
         run(corpus, exp, init_param=f"{weights}:flow.upsampler", ignore_init_mismatch="true", max_epoch=3)
     assert content(exp) == before
+    older = states(exp)  # which knew no parts, and recorded the file alone
+    started = older["options"]["started_from"]
+    del started["ignore_init_mismatch"]
+    started["init_param"] = {name: value.split(":")[0] for name, value in started["init_param"].items()}
+    torch.save(older, exp / "checkpoint.pth")
+    with pytest.raises(ValueError, match="was started from"):
+        run(corpus, exp, init_param=weights, max_epoch=3)
+    run(corpus, exp, init_param=f"{weights}:flow.upsampler", max_epoch=3)
 
 
 def test_other_statistics_are_refused(refused: Callable[..., str], corpus: Path, tmp_path: Path) -> None:

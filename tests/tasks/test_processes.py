@@ -57,13 +57,14 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def start(arguments: list[str], log_dir: Path) -> list[subprocess.Popen]:
-    """Start the processes with the environment that torchrun makes."""
+def start(arguments: list[str], log_dir: Path, others: list[str] | None = None) -> list[subprocess.Popen]:
+    """Start the processes with the environment that torchrun makes; all but the first may have other arguments."""
     log_dir.mkdir(exist_ok=True)
     port = free_port()
-    script = [sys.executable, "-m", "flowavenet_plugin.bin.vocoder_train", *arguments, "--dist_backend", "gloo"]
+    program = [sys.executable, "-m", "flowavenet_plugin.bin.vocoder_train", "--dist_backend", "gloo"]
     processes = []
     for rank in range(RANKS):
+        script = [*program, *(arguments if rank == 0 or others is None else others)]
         place = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=RANKS, MASTER_ADDR="localhost", MASTER_PORT=port)
         env = {**os.environ, "OMP_NUM_THREADS": "1", **{key: str(value) for key, value in place.items()}}
         with open(log_dir / f"{rank}.log", "w") as log:
@@ -146,3 +147,17 @@ def test_a_dead_process_ends_the_run_and_it_goes_on(corpus: Path, tmp_path: Path
     run(command(corpus, tmp_path / "tuned", **options), tmp_path / "logs")
     after = weights(tmp_path / "tuned" / "1epoch.pth")
     assert all(torch.equal(value, after[key]) for key, value in before.items())
+
+
+def test_another_set_on_another_machine_is_refused_by_all(corpus: Path, tmp_path: Path) -> None:
+    """As where each machine has a copy of the corpus of its own, and one of them is old."""
+    tiny_corpus.make_corpus(tmp_path / "train", n_utts=8, seconds=0.31)
+    arguments, others = (command(root, tmp_path / "exp", max_epoch=1) for root in (corpus, tmp_path))
+    others[others.index(f"{tmp_path}/valid/wav.scp,speech,sound")] = f"{corpus}/valid/wav.scp,speech,sound"
+    others[others.index(f"{tmp_path}/valid/feats.scp,feats,kaldi_ark")] = f"{corpus}/valid/feats.scp,feats,kaldi_ark"
+    others[others.index(f"{tmp_path}/valid/utt2num_samples")] = f"{corpus}/valid/utt2num_samples"
+    statuses = [process.wait() for process in start(arguments, tmp_path / "logs", others)]
+    for rank, status in enumerate(statuses):
+        said = (tmp_path / f"logs/{rank}.log").read_text()
+        assert status != 0 and "process 1 has another training set than process 0: lengths " in said, said[-2000:]
+    assert not (tmp_path / "exp/config.yaml").exists()

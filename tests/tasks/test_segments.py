@@ -100,6 +100,7 @@ def test_check_names_the_utterance_and_both_numbers() -> None:
         "utt7.*13 samples.*3 frames": dict(utterance(3), speech=np.zeros(13, np.float32)),
         r"utt7.*\(3, 2\).*3": dict(utterance(3), feats=np.zeros((3, 2), np.float32)),
         r"utt7.*\(12, 2\)": dict(utterance(3), speech=np.zeros((12, 2), np.float32)),
+        "utt7: the audio is of type int16": dict(utterance(3), speech=np.zeros(3 * HOP, np.int16)),
         "utt7: feats holds 9 non-finite": dict(utterance(3), feats=np.full((3, 3), np.nan, np.float32)),
     }
     bad["utt7.*13 samples.*3 frames"]["speech"] = np.zeros(3 * HOP + 1, np.float32)

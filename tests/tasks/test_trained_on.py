@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import kaldiio
 import numpy as np
 import pytest
 import soundfile
@@ -16,6 +18,8 @@ import tiny_corpus
 from flowavenet_plugin.bin.vocoder_train import main
 from flowavenet_plugin.data.scp import ArkWriter, open_feats, read_scp, write_scp
 from flowavenet_plugin.tasks.espnet_model import ESPnetVocoderModel
+from flowavenet_plugin.tasks.options import Recorded
+from flowavenet_plugin.tasks.trained_on import check_same_sets
 
 #: Fewer than LOOKED_AT would all be looked at.
 UTTS = 20
@@ -75,7 +79,7 @@ def other_order(root: Path) -> None:
     [
         (other_features, ["another training set: feats "]),
         (other_audio, ["another validation set: speech "]),
-        (fewer, ["another training set: utterances 20 before, 10 now", "lengths "]),
+        (fewer, ["another training set: utterances 20 and 10", "lengths "]),
         (other_order, ["another training set: lengths "]),
     ],
 )
@@ -119,7 +123,7 @@ def test_another_set_in_the_middle_of_an_epoch(copy: Path, monkeypatch: pytest.M
         with pytest.raises(SystemExit):
             train(copy, copy / "exp")
     fewer(copy)
-    with pytest.raises(ValueError, match="another training set: utterances 20 before, 10 now"):
+    with pytest.raises(ValueError, match="another training set: utterances 20 and 10"):
         train(copy, copy / "exp")
 
 
@@ -129,3 +133,65 @@ def test_a_broken_middle_of_an_epoch_says_what_is_lost(copy: Path) -> None:
         train(copy, copy / "exp")
     (copy / "exp/stopped.pth").unlink()
     train(copy, copy / "exp")  # as it said
+
+
+def test_the_same_recordings_in_another_format(copy: Path) -> None:
+    """Of 16 bits, as both hold them."""
+    scp = copy / "train/wav.scp"
+    for path in read_scp(scp).values():
+        wav, fs = soundfile.read(path, dtype="float32")
+        soundfile.write(path, wav, fs, subtype="PCM_16")
+    train(copy, copy / "plain", max_epoch=1)
+    for path in read_scp(scp).values():
+        soundfile.write(path.replace(".wav", ".flac"), *soundfile.read(path, dtype="int16"))
+        Path(path).unlink()
+    scp.write_text(scp.read_text().replace(".wav\n", ".flac\n"))
+    train(copy, copy / "plain")
+
+
+def options_of(root: Path, exp: Path, **types: str) -> list[str]:
+    """Return options that read the training set's ``speech`` or ``feats`` from another list and type."""
+    options = tiny_corpus.train_options(root / "train", root / "valid", exp, num_workers=0, use_matplotlib="false")
+    for name, spec in types.items():
+        at = next(i for i, word in enumerate(options) if word.startswith(f"{root}/train/") and f",{name}," in word)
+        options[at] = spec
+    return options
+
+
+@pytest.mark.parametrize("kind", ["npy", "audio in an ark"])
+def test_other_types_of_data_are_compared_as_well(copy: Path, tmp_path: Path, kind: str) -> None:
+    feats, wavs = open_feats(copy / "train/feats.scp"), read_scp(copy / "train/wav.scp")
+
+    def write(sign: int) -> dict[str, str]:
+        if kind == "npy":
+            for utt, value in feats.items():
+                np.save(tmp_path / f"{utt}.npy", sign * value)
+            write_scp(tmp_path / "npy.scp", {utt: tmp_path / f"{utt}.npy" for utt in feats})
+            return {"feats": f"{tmp_path}/npy.scp,feats,npy"}
+        sounds = {utt: soundfile.read(path, dtype="float32") for utt, path in wavs.items()}
+        vectors = {utt: sign * wav for utt, (wav, _) in sounds.items()}
+        kaldiio.save_ark(f"{tmp_path}/wav.ark", vectors, scp=f"{tmp_path}/wavark.scp")
+        return {"speech": f"{tmp_path}/wavark.scp,speech,kaldi_ark"}
+
+    main(options_of(copy, copy / "other", **write(1)) + ["--max_epoch", "1"])
+    main(options_of(copy, copy / "other", **write(1)))  # the same once more
+    name = "feats" if kind == "npy" else "speech"
+    with pytest.raises(ValueError, match=f"another training set: {name} "):
+        main(options_of(copy, copy / "other", **write(-1)) + ["--max_epoch", "3"])
+
+
+def test_a_type_that_is_not_looked_at_does_not_pass_for_the_same(copy: Path) -> None:
+    recorded = Recorded({"trained_on": {"train": {"utterances": 2, "speech": "abc"}}}, Path("checkpoint.pth"))
+    args = argparse.Namespace(trained_on={"train": {"utterances": 2}})
+    with pytest.raises(ValueError, match="speech abc and unknown"):
+        check_same_sets(recorded, args)
+
+
+def test_a_dry_run_and_statistics_read_no_sets(copy: Path) -> None:
+    train(copy, copy / "exp", dry_run="true")
+    options = tiny_corpus.train_options(copy / "train", copy / "valid", copy / "stats", num_workers=0)
+    for _ in range(2):
+        at = next(i for i, word in enumerate(options) if word.endswith("_shape_file"))
+        del options[at : at + 2]
+    main([*options, "--collect_stats", "true"])
+    assert (copy / "stats/train/speech_shape").exists()

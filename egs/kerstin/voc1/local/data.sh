@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Data preparation of Kerstin's voice: data/{tr_no_dev,dev,eval1}/{wav.scp,text,utt2spk,spk2utt}.
 # The corpus is taken from --db_root, or $KERSTIN, or --download_dir, and downloaded to the last if it isn't there.
-# In the order of metadata.csv: the first 760 utterances are for training, 20 for development, all others for evaluation.
+# In the order of metadata.csv: the first 760 utterances are for training, 20 for development, all others for evaluation
+# alone: 20 make the first set, and the rest a second one where test_sets names two.
 set -euo pipefail
 
 stage=0                 # first stage; -1: find or download the corpus, 0: also write the data folders
@@ -16,7 +17,7 @@ num_train=760           # utterances for training
 num_dev=20              # utterances of the development set, which follow
 num_eval=20             # utterances of the first evaluation set, which follow
 commit=f73127135cf80d6ef52aef6af58c49774f4fd625 # version of the corpus
-url=https://github.com/rhasspy/dataset-voice-kerstin/archive/${commit}.tar.gz # its archive
+url=                    # its archive (default: that of this version at github.com/rhasspy/dataset-voice-kerstin)
 sha256=c650c9380ae3dce4d97371092d11f65e7913cc16dd5b6441000a01ed94756ce3 # of metadata.csv; any: isn't checked
 python=python3          # Python to use
 
@@ -33,6 +34,7 @@ fi
 corpus=${db_root:-${KERSTIN}}
 if [ -z "${corpus}" ]; then
     folder=dataset-voice-kerstin-${commit}
+    url=${url:-https://github.com/rhasspy/dataset-voice-kerstin/archive/${commit}.tar.gz}
     corpus=${download_dir}/${folder}
     # The archive is made when it is asked for, so neither its size nor its checksum is known: its content is checked.
     ${python} "${root}/local/download.py" --url "${url}" --output_dir "${download_dir}" --folder "${folder}" || {
