@@ -16,6 +16,7 @@ HiFi-GAN's "LJSpeech" weights, and by all appearances the "universal" ones, have
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 import sys
@@ -25,6 +26,7 @@ from pathlib import Path
 
 import librosa
 import numpy as np
+import soundfile
 import torch
 from sound_systems import MELS, SYSTEMS, System, Unavailable, Voice
 
@@ -89,12 +91,21 @@ def measure(
             raise ValueError(f"{utt} by {label}: {int((~np.isfinite(wav)).sum())} samples aren't finite")
         if args.output:
             write_wav(args.output / mels / label.replace(" ", "_") / f"{utt}.wav", wav, natural.fs)
+        wav = as_in_a_file(wav, natural.fs)
         figures = score(natural, Speech(wav, natural.fs), metrics)
         if system.likelihood is not None and mels == "natural":
             figures = {"log_likelihood": system.likelihood(natural.wav, feats), **figures}
         for name, value in figures.items():
             values.setdefault(name, {})[utt] = value
     return columns(metrics, values)
+
+
+def as_in_a_file(wav: np.ndarray, fs: int) -> np.ndarray:
+    """Return sound as 16 bits hold it, which is what recipes score: an empty band then isn't emptier than a file's."""
+    file = io.BytesIO()
+    soundfile.write(file, wav, fs, subtype="PCM_16", format="WAV")
+    file.seek(0)
+    return soundfile.read(file, dtype="float32")[0]
 
 
 def columns(metrics: list[Metric], values: Mapping[str, Mapping[str, float]]) -> list[Column]:
