@@ -317,7 +317,7 @@ if runs 2 && ! "${skip_train}"; then train; fi
 if runs 3 || runs 4 || runs 5; then
     if [ -n "${download_model}" ]; then
         fetch_model
-        [ -e "${voc_exp}/${inference_model}" ] || inference_model=$(cd "${voc_exp}" && ls ./*.pth)
+        [[ " ${packed} " == *" ${inference_model} "* ]] || inference_model=${packed}
     fi
     model_file=${voc_exp}/${inference_model}
     [[ ${inference_model} != */* || -e ${model_file} ]] || model_file=${inference_model} # a path

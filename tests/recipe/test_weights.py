@@ -77,6 +77,43 @@ def test_resume_takes_what_load_vocoder_takes(recipe: Path, form: str) -> None:
     assert len(kept) > 20 and all(torch.equal(found[name], weights[name]) for name in kept)
 
 
+def pack(recipe: Path, name: str) -> None:
+    """Put the voice into model.zip, its weights under a name."""
+    content = recipe / "content"
+    shutil.rmtree(content, ignore_errors=True)
+    content.mkdir()
+    shutil.copy(recipe / "voice/config.yaml", content)
+    shutil.copy(recipe / "voice/model.pth", content / name)
+    shutil.make_archive(str(recipe / "model"), "zip", content)
+
+
+def test_another_model_of_the_same_name_is_not_the_earlier_one(recipe: Path) -> None:
+    """Its weights may be called otherwise; those of the earlier model still lie in the folder."""
+    options = ["--stage", "3", "--stop_stage", "3", "--download_model", str(recipe / "model.zip"), "--test_sets", ""]
+    for name in ("valid.loss.best.pth", "ema.pth"):
+        pack(recipe, name)
+        done = run(recipe, *options)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert f"with exp/model/{name}" in done.stdout
+    sources = [path.parent.name for path in recipe.glob("exp/model/*/dev/made_of")]
+    assert sources == ["dev", "dev"]
+    done = run(recipe, *options[:-4], "--download_model", str(recipe / "train.yaml"))
+    assert done.returncode == 1 and "not a zip file" in done.stderr
+
+
+def test_a_model_does_not_replace_an_experiment_of_its_name(recipe: Path) -> None:
+    pack(recipe, "model.pth")
+    own = recipe / "exp/model"
+    own.mkdir(parents=True)
+    for name in ("checkpoint.pth", "config.yaml", "valid.loss.best.pth"):
+        (own / name).write_text("mine")
+    done = run(recipe, "--stage", "3", "--stop_stage", "3", "--download_model", str(recipe / "model.zip"))
+    assert done.returncode == 1 and "rename the zip file" in done.stderr
+    assert {path.name: path.read_text() for path in own.iterdir()} == dict.fromkeys(
+        ("checkpoint.pth", "config.yaml", "valid.loss.best.pth"), "mine"
+    )
+
+
 #: Option -> the stage that reads its file, and the file.
 OPTIONS = {
     "--resume": ("2", "{evil}/evil.pth"),
