@@ -88,13 +88,8 @@ class FlowBlock(nn.Module):
             mixing: Steps mix channels, see :class:`FlowStep`.
             share_stacks: The WaveNets of all steps share all but what they read of the conditioning and their end.
             wavenet: Further options of every WaveNet.
-
-        Raises:
-            ValueError: If ``n_flow`` is below 1.
         """
         super().__init__()
-        if n_flow < 1:
-            raise ValueError(f"n_flow must be at least 1, not {n_flow}")
         read = cond_channels // 2 if cond_halves else cond_channels
         self.reversible, self.cond_halves = reversible, cond_halves
         self._memory = Memory()

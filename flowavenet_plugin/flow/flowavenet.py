@@ -6,7 +6,7 @@ Kim et al., "FloWaveNet: A Generative Flow for Raw Audio", ICML 2019, arXiv 1811
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from flowavenet_plugin.flow.arithmetic import own_arithmetic, usable
 from flowavenet_plugin.flow.block import FlowBlock
 from flowavenet_plugin.flow.chain import squeezed
 from flowavenet_plugin.flow.conditioner import BlockConditioner
+from flowavenet_plugin.flow.settings import FlowSettings, takes
 from flowavenet_plugin.flow.transforms import squeeze, unsqueeze
 from flowavenet_plugin.flow.upsample import ConditionUpsampler, length_mask
 
@@ -23,6 +24,7 @@ from flowavenet_plugin.flow.upsample import ConditionUpsampler, length_mask
 BlockCond = tuple[Tensor, Tensor | None]
 
 
+@takes(FlowSettings)
 class FloWaveNet(nn.Module):
     """The invertible network; defaults are the paper's.
 
@@ -36,72 +38,30 @@ class FloWaveNet(nn.Module):
         True
     """
 
-    def __init__(
-        self,
-        n_mels: int = 80,
-        n_block: int = 8,
-        n_flow: int | Sequence[int] = 6,
-        n_layer: int | Sequence[int] = 2,
-        filter_size: int | Sequence[int] = 256,
-        kernel_size: int = 3,
-        block_per_split: int | Sequence[int] = 4,
-        affine: bool = True,
-        causal: bool = False,
-        upsample_scales: Sequence[int] = (16, 16),
-        reversible: bool = True,
-        first_squeeze: int = 2,
-        cond_channels: int | Sequence[int] = 0,
-        cond_filter_size: int = 256,
-        cond_n_layer: int = 2,
-        mixing: bool = False,
-        share_stacks: bool = False,
-    ) -> None:
+    def __init__(self, **settings: Any) -> None:
         """Build the network.
 
         Args:
-            n_mels: Mel bands of the conditioning.
-            n_block: Context blocks; each halves the rate, so that they see ever longer contexts.
-            n_flow: Flow steps per block; of each block, if there are several numbers, as for the next two.
-            n_layer: Dilated layers of a coupling's WaveNet.
-            filter_size: Channels of the WaveNets.
-            kernel_size: Taps of their dilated convolutions.
-            block_per_split: Half of the channels leave after every so many blocks (not after the last block);
-                ``n_block`` or more: single-scale. Or the numbers of the blocks after which they leave.
-            affine: Affine couplings, else additive.
-            causal: WaveNets reach to the past only.
-            upsample_scales: Factors of the conditioning's upsampling; their product is the hop length in samples.
-            reversible: The backward pass rebuilds activations from the outputs of blocks: memory doesn't grow with
-                ``n_flow`` nor ``n_layer``. False: activations are kept, which takes less time.
-            first_squeeze: Samples that a column of the first block holds, a power of two.
-            cond_channels: Channels of the conditioning that a :class:`~.conditioner.BlockConditioner` makes for each
-                block, for all or of each. 0: the paper's, upsampled to the sampling rate and squeezed like audio; else
-                of ``upsample_scales`` only the product counts.
-            cond_filter_size: Hidden channels of that network.
-            cond_n_layer: Its residual layers.
-            mixing: Steps mix the channels of each column, see :class:`~.transforms.Mixing`.
-            share_stacks: The WaveNets of a block's steps share their weights, but for conditioning and end (NanoFlow,
-                arXiv 2006.06280).
+            settings: Of :class:`FlowSettings`.
 
         Raises:
             ValueError: If a size is out of range.
         """
         super().__init__()
-        splits = _splits(block_per_split, n_block)
-        if first_squeeze < 2 or first_squeeze & (first_squeeze - 1):
-            raise ValueError(f"first_squeeze must be a power of two from 2, not {first_squeeze}")
-        self.n_mels = n_mels
-        first = first_squeeze.bit_length() - 1
+        given = FlowSettings(**settings)
+        splits, affine, reversible = given.splits, given.affine, given.reversible
+        self.n_mels = n_mels = given.n_mels
+        first = given.first_squeeze.bit_length() - 1
         #: Of each block: its columns are 2**level samples.
-        self.levels = list(range(first, first + n_block))
-        conds = _each("cond_channels", cond_channels, n_block)
-        self.upsampler: ConditionUpsampler | BlockConditioner = ConditionUpsampler(upsample_scales)
-        shared = cond_channels == 0
+        self.levels = list(range(first, first + given.n_block))
+        conds = given.each("cond_channels")
+        self.upsampler: ConditionUpsampler | BlockConditioner = ConditionUpsampler(given.upsample_scales)
+        shared = given.cond_channels == 0
         if not shared:
-            hop = self.upsampler.hop_length
-            self.upsampler = BlockConditioner(n_mels, hop, self.levels, conds, cond_filter_size, cond_n_layer)
-        sizes = [_each("n_flow", n_flow, n_block), _each("n_layer", n_layer, n_block)]
-        sizes.append(_each("filter_size", filter_size, n_block))
-        wavenet = dict(kernel_size=kernel_size, causal=causal, mixing=mixing, share_stacks=share_stacks)
+            sizes = self.levels, conds, given.cond_filter_size, given.cond_n_layer
+            self.upsampler = BlockConditioner(n_mels, given.hop_length, *sizes)
+        sizes = [given.each(name) for name in ("n_flow", "n_layer", "filter_size")]
+        wavenet = {name: getattr(given, name) for name in ("kernel_size", "causal", "mixing", "share_stacks")}
         self.blocks = nn.ModuleList()
         channels = 1
         for i, (flows, layers, width) in enumerate(zip(*sizes, strict=True)):
@@ -267,22 +227,3 @@ class FloWaveNet(nn.Module):
             upsampled = F.pad(upsampled, (0, samples - upsampled.shape[2]))
         shared = upsampled.transpose(1, 2).contiguous()
         return [(shared, order) for order in self._cond_orders(cond.device)]
-
-
-def _splits(block_per_split: int | Sequence[int], n_block: int) -> list[int]:
-    """Return the numbers of the blocks that end with a split."""
-    every = isinstance(block_per_split, int)
-    if n_block < 1 or (block_per_split < 1 if every else not all(0 < n < n_block for n in block_per_split)):
-        raise ValueError(
-            f"n_block and block_per_split must be at least 1, and blocks that split less than n_block, not "
-            f"n_block={n_block}, block_per_split={block_per_split}"
-        )
-    return list(range(block_per_split, n_block, block_per_split)) if every else list(block_per_split)
-
-
-def _each(name: str, value: int | Sequence[int], n_block: int) -> list[int]:
-    """Return the value of each block."""
-    values = [value] * n_block if isinstance(value, int) else list(value)
-    if len(values) != n_block:
-        raise ValueError(f"{name} has {len(values)} values, {values}, for n_block={n_block} blocks")
-    return values

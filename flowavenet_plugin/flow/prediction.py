@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from flowavenet_plugin.flow.arithmetic import exact_linear, own_arithmetic
 from flowavenet_plugin.flow.prediction_matrices import BINS, cholesky, interpolation, toeplitz
+from flowavenet_plugin.flow.settings import VocoderSettings
 
 #: Least power per sample: a deviation of one step of 16-bit audio.
 FLOOR = 2.0**-30
@@ -61,8 +62,8 @@ class LinearPrediction(nn.Module):
         hop_length: int,
         n_mels: int,
         order: int,
-        channels: int = 128,
-        mel_range: tuple[float, float] = (80.0, 7600.0),
+        channels: int = VocoderSettings.prediction_channels,
+        mel_range: tuple[float, float] = VocoderSettings.mel_range,
     ) -> None:
         """Build the network.
 

@@ -97,15 +97,8 @@ class WaveNet(nn.Module):
             n_layer: Number of dilated layers; layer i has dilation 2**i.
             kernel_size: Taps of a dilated convolution.
             causal: Reach to the past only.
-
-        Raises:
-            ValueError: If ``n_layer`` is below 1, or ``kernel_size`` is even in a non-causal stack.
         """
         super().__init__()
-        if n_layer < 1:
-            raise ValueError(f"n_layer must be at least 1, not {n_layer}")
-        if kernel_size < 1 or (not causal and kernel_size % 2 == 0):
-            raise ValueError(f"kernel_size must be positive, and odd if not causal, not {kernel_size}")
         self.front = PaddedConv1d(in_channels, filter_size, FRONT_KERNEL_SIZE, causal=causal)
         # One product for the conditioning of all layers: their inputs are the same.
         self.cond = weight_norm(nn.Conv1d(cond_channels, 2 * filter_size * n_layer, 1))
