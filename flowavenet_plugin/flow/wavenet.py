@@ -9,9 +9,8 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from flowavenet_plugin.kernels.fused_gate import gated_activation
 from flowavenet_plugin.kernels.gated_stack import RESIDUAL
-from flowavenet_plugin.kernels.stack_weights import SCALE_SLOPE, StackShape
-
-FRONT_KERNEL_SIZE = 3
+from flowavenet_plugin.kernels.stack_shape import FRONT_KERNEL_SIZE
+from flowavenet_plugin.kernels.stack_weights import SCALE_SLOPE
 
 
 class PaddedConv1d(nn.Module):
@@ -107,12 +106,6 @@ class WaveNet(nn.Module):
         )
         self.skip = weight_norm(nn.Conv1d(filter_size, filter_size, 1))
         self.end = ZeroConv1d(filter_size, out_channels)
-        self.shape = StackShape(n_layer, causal)
-        #: Columns on each side (causal: in the past) that one convolution reaches at most.
-        self.widest = self.shape.reach(kernel_size, FRONT_KERNEL_SIZE)
-        #: Columns on each side (causal: in the past) that one output column depends on.
-        taps = FRONT_KERNEL_SIZE - 1 + (kernel_size - 1) * (2**n_layer - 1)
-        self.reach = taps if causal else taps // 2
 
     def share(self, other: WaveNet) -> None:
         """Take over another's front, dilated layers and skip; conditioning and end stay its own."""

@@ -12,6 +12,7 @@ from flowavenet_plugin.kernels.compiled import takes_floats
 from flowavenet_plugin.kernels.convolution import DirectConvolution
 from flowavenet_plugin.kernels.products import Matrix
 from flowavenet_plugin.kernels.scratch import Memory, Scratch
+from flowavenet_plugin.kernels.stack_shape import FRONT_KERNEL_SIZE, StackShape
 from flowavenet_plugin.kernels.weight_norm import normalise, normalise_backward
 from flowavenet_plugin.kernels.winograd import WinogradConvolution
 
@@ -21,34 +22,6 @@ MANY_ROWS = 400
 PIECE = 2048
 #: The end convolution's scale works through an exponential of this slope.
 SCALE_SLOPE = 3.0
-
-
-@dataclass(frozen=True)
-class StackShape:
-    """What the parameters' shapes don't say.
-
-    Attributes:
-        n_layer: Dilated layers; layer i has dilation 2**i.
-        causal: Convolutions reach to the past only.
-    """
-
-    n_layer: int
-    causal: bool
-
-    @property
-    def n_parameters(self) -> int:
-        """How many tensors :meth:`StackWeights.of` takes."""
-        return 3 * (2 * self.n_layer + 3) + 3
-
-    def offsets(self, kernel_size: int, dilation: int) -> list[int]:
-        """Rows from an output to the inputs that each tap reads."""
-        first = -(kernel_size - 1) * dilation
-        return [(first if self.causal else first // 2) + k * dilation for k in range(kernel_size)]
-
-    def reach(self, kernel_size: int, front_kernel_size: int) -> int:
-        """Rows that the widest convolution reaches to one side."""
-        widest = max(front_kernel_size - 1, (kernel_size - 1) * 2 ** (self.n_layer - 1))
-        return widest if self.causal else widest // 2
 
 
 @dataclass
@@ -134,8 +107,8 @@ class StackWeights:
             skip_bias=skip.bias.to(dtype),
             end=(end[:, :, 0] * torch.exp(SCALE_SLOPE * scale[0])).to(dtype),
             end_bias=(end_bias * torch.exp(SCALE_SLOPE * scale[0, :, 0])).to(dtype),
-            front_offsets=shape.offsets(front.v.shape[2], 1),
-            lefts=[-shape.offsets(conv.v.shape[2], 2**i)[0] for i, conv in enumerate(dilated)],
+            front_offsets=[k - shape.left(FRONT_KERNEL_SIZE) for k in range(FRONT_KERNEL_SIZE)],
+            lefts=[shape.left(shape.kernel_size, 2**i) for i in range(n)],
             scratch=scratch,
             many_rows=rows >= MANY_ROWS,
         )

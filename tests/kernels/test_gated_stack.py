@@ -9,6 +9,7 @@ from flowavenet_plugin.flow.wavenet import WaveNet
 from flowavenet_plugin.kernels import gated_stack, stack_weights
 from flowavenet_plugin.kernels.rows import Rows
 from flowavenet_plugin.kernels.scratch import Scratch
+from flowavenet_plugin.kernels.stack_shape import StackShape
 from flowavenet_plugin.kernels.stack_weights import StackWeights
 from flowavenet_plugin.kernels.weight_norm import normalise, normalise_backward
 
@@ -46,8 +47,9 @@ def test_prediction_and_gradients_are_the_modules(
     expected_grads = torch.autograd.grad(expected, [x, cond, *parameters], weights_of_outputs)
 
     with torch.no_grad():
-        rows, scratch = Rows.of(x, net.widest, mask), Scratch()
-        weights = StackWeights.of(net.shape, parameters, torch.float64, scratch, len(rows.pack(x)))
+        shape = StackShape(**{"kernel_size": 3, "causal": False, **options})
+        rows, scratch = Rows.of(x, shape.widest, mask), Scratch()
+        weights = StackWeights.of(shape, parameters, torch.float64, scratch, len(rows.pack(x)))
         cond_rows = rows.pack(cond)
         grad_cond = torch.zeros_like(cond_rows)
         dropped = gated_stack.forward(rows.pack(x), cond_rows, weights, rows, scratch, keep=False)

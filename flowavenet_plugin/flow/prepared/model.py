@@ -48,8 +48,7 @@ class PreparedFlow:
         """
         self._flow = None if release else flow
         self._state = _state(flow)
-        norm = flow.blocks[0].steps[0].actnorm.loc
-        self.float_dtype, self.device = norm.dtype, norm.device
+        self.float_dtype, self.device = flow.blocks[0].steps[0].actnorm.loc.dtype, flow.device
         self.dtype = self.float_dtype if dtype is None else dtype
         self.n_mels, self.hop_length, self.column = flow.n_mels, flow.hop_length, flow.column
         with arithmetic(self.device):
@@ -59,13 +58,9 @@ class PreparedFlow:
     def _fold(self, flow: FloWaveNet, release: bool) -> None:
         per_block = isinstance(flow.upsampler, BlockConditioner)
         self.upsampler = flow.upsampler if per_block else PreparedUpsampler(flow.upsampler)
-        odd = [(0, 0)]  # of the input and of the conditioning of each block, see PreparedBlock
-        for block in flow.blocks:
-            count = len(block.steps)
-            odd.append((0 if block.split is not None else (odd[-1][0] + count) % 2, (odd[-1][1] + count) % 2))
         self.blocks: list[PreparedBlock] = []  # from the first to the last, as in the flow
         for i in reversed(range(len(flow.blocks))):  # the largest first, while there is memory
-            made = PreparedBlock(flow.blocks[i], flow.levels[i], *odd[i], flow.n_mels, self.dtype)
+            made = PreparedBlock(flow.plan[i], flow.blocks[i], flow.n_mels, self.dtype)
             self.blocks.insert(0, made)
             if release:
                 _release(flow.blocks[i], flow.blocks[:i])

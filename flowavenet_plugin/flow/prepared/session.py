@@ -38,13 +38,11 @@ class InverseSession:
         self._lengths = lengths
         self._samples = 0
         self._blocks: list[_BlockState] = []
-        depth = 0
         for block in flow.blocks:
-            self._blocks.insert(0, _BlockState(block, depth, batch, lengths, flow))
-            if block.kept is not None:
-                depth += 1
-                lengths = None if lengths is None else _stream_size(lengths, block.kept)
-        self._kept = [block.kept for block in flow.blocks if block.kept is not None]
+            self._blocks.insert(0, _BlockState(block, batch, lengths, flow))
+            if block.plan.kept is not None:
+                lengths = None if lengths is None else _stream_size(lengths, block.plan.kept)
+        self._kept = [block.plan.kept for block in flow.blocks if block.plan.kept is not None]
 
     @own_arithmetic
     @torch.no_grad()
@@ -74,21 +72,19 @@ class InverseSession:
             sizes.append(_stream_size(sizes[-1], kept))
         pair = _deal(noise, start)
         for state in self._blocks:
-            if state.block.kept is not None:
+            if state.block.plan.kept is not None:
                 kept, leaf = _merge(*pair), leaves.pop()
-                pair = (kept, leaf) if state.block.kept == 0 else (leaf, kept)
-            pair = state.push(pair, sizes[state.depth] if final else None, self._cond, self._scratch)
+                pair = (kept, leaf) if state.block.plan.kept == 0 else (leaf, kept)
+            pair = state.push(pair, sizes[state.block.plan.splits] if final else None, self._cond, self._scratch)
         self._cond.drop(min(step.needs for state in self._blocks for step in state.steps))
         return _merge(*pair)
 
 
 class _BlockState:
-    """A block in the middle of an utterance; ``depth`` counts the splits before it."""
+    """A block in the middle of an utterance."""
 
-    def __init__(
-        self, block: PreparedBlock, depth: int, batch: int, lengths: Tensor | None, flow: PreparedFlow
-    ) -> None:
-        self.block, self.depth = block, depth
+    def __init__(self, block: PreparedBlock, batch: int, lengths: Tensor | None, flow: PreparedFlow) -> None:
+        self.block = block
         self.steps = [StepState(step, batch, lengths, flow) for step in block.steps]
         self._lengths = lengths
         self._done = 0  # values of each stream

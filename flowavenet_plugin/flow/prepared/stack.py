@@ -7,8 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from flowavenet_plugin.flow.layout import bit_reversal
 from flowavenet_plugin.flow.prepared.convolution import DilatedConvolution, WinogradConvolution
-from flowavenet_plugin.flow.prepared.layout import bit_reversal, cond_in_time
+from flowavenet_plugin.flow.prepared.layout import cond_in_time
 from flowavenet_plugin.flow.prepared.matrices import multiply, product
 from flowavenet_plugin.kernels import fused
 from flowavenet_plugin.kernels.choices import wants_compiled_products

@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from flowavenet_plugin.flow.layout import bit_reversal
 from flowavenet_plugin.flow.mixing import inverse_mixing_matrix
+from flowavenet_plugin.flow.plan import AFFINE, SPLIT, Block, Step
 from flowavenet_plugin.flow.prepared.cuda_stack import make_stack
-from flowavenet_plugin.flow.prepared.layout import bit_reversal
 from flowavenet_plugin.flow.prepared.mixing import PreparedMixing
 from flowavenet_plugin.flow.prepared.stack import Cond, PreparedStack
-from flowavenet_plugin.flow.transforms import AffineCoupling
+from flowavenet_plugin.flow.transforms import FlowBlock, FlowStep, GaussianSplit
 from flowavenet_plugin.kernels.scratch import Scratch
 from flowavenet_plugin.kernels.threads import run_pieces
 
@@ -102,66 +103,52 @@ class PreparedBlock:
         loose: Stream whose last ActNorm no step has applied yet.
         scale: That ActNorm, x * scale + shift, shape (width,).
         shift: See above.
-        kept: In a block with a split, the stream that goes on to deeper blocks; else None.
+        plan: What the plan says of it.
     """
 
-    def __init__(self, block: object, number: int, x_odd: int, cond_odd: int, n_mels: int, dtype: torch.dtype) -> None:
+    def __init__(self, plan: Block, module: FlowBlock, n_mels: int, dtype: torch.dtype) -> None:
         """Fold the weights.
 
         Args:
-            block: The :class:`~flowavenet_plugin.flow.block.FlowBlock`.
-            number: Squeezes up to it.
-            x_odd: 1 if an odd number of steps since the last split has swapped the halves of its input.
-            cond_odd: The same for the conditioning, which is never split.
+            plan: What the plan says.
+            module: The block.
             n_mels: Mel bands.
             dtype: Precision of the WaveNets.
         """
-        count = len(block.steps)
+        self.plan, pending = plan, None
         self.steps: list[PreparedStep] = []
-        self.kept = None
-        if block.split is not None:
-            self.kept = (x_odd + count) % 2
-            halves = ((cond_odd + count) % 2, (cond_odd + count + 1) % 2) if block.cond_halves else (None,)
-            self.steps.append(_split_step(block.split, self.kept, number, halves, n_mels, dtype))
-        pending = None
-        for i in reversed(range(count)):
-            step, half = block.steps[i], (cond_odd + i) % 2 if block.cond_halves else None
-            made, pending = _coupling_step(step, (x_odd + i) % 2, number, half, n_mels, dtype, pending)
-            self.steps.append(made)
+        for step, part in reversed(list(zip(plan.steps, module.parts, strict=True))):
+            if step.kind == SPLIT:
+                self.steps.append(_split_step(step, part, plan.level, n_mels, dtype))
+            else:
+                made, pending = _coupling_step(step, part, plan.level, n_mels, dtype, pending)
+                self.steps.append(made)
         self.loose, (self.scale, self.shift) = self.steps[-1].a, pending
 
 
-def _split_step(
-    split: object, kept: int, number: int, halves: tuple[int, int], n_mels: int, dtype: torch.dtype
-) -> PreparedStep:
-    weight = split.prior.end.scale
+def _split_step(step: Step, module: GaussianSplit, level: int, n_mels: int, dtype: torch.dtype) -> PreparedStep:
+    weight = module.prior.end.scale
     width = weight.shape[1] // 2
     order = bit_reversal(width.bit_length() - 1).to(weight.device)
     order = torch.cat([width + order, order])  # the prior predicts mean, then log-deviation
     one, zero = torch.ones_like(weight[0, :, 0]).detach(), torch.zeros_like(weight[0, :, 0]).detach()
-    stack = make_stack(split.prior, n_mels, number, halves, order, one, zero, dtype)
-    return PreparedStep(stack, kept, number, True, one[:width], zero[:width])
+    stack = make_stack(module.prior, n_mels, level, step.conds or (None,), order, one, zero, dtype)
+    return PreparedStep(stack, step.reads, level, True, one[:width], zero[:width])
 
 
 def _coupling_step(
-    step: object,
-    a: int,
-    number: int,
-    half: int | None,
-    n_mels: int,
-    dtype: torch.dtype,
-    pending: tuple[Tensor, Tensor] | None,
+    step: Step, module: FlowStep, level: int, n_mels: int, dtype: torch.dtype, pending: tuple[Tensor, Tensor] | None
 ) -> tuple[PreparedStep, tuple[Tensor, Tensor]]:
     """Return the step, and what its ActNorm does to stream a; ``pending`` is what the step before left for b."""
-    norm, net = step.actnorm, step.coupling.net
+    norm, net = module.actnorm, module.coupling.net
     width = norm.scale.shape[1] // 2
     order = bit_reversal(width.bit_length() - 1).to(norm.scale.device)
     factor, shift = 1 / norm.scale.detach()[0, :, 0], -norm.loc.detach()[0, :, 0]
     (factor_a, factor_b), (shift_a, shift_b) = factor.view(2, -1)[:, order], shift.view(2, -1)[:, order]
-    affine, mixing = isinstance(step.coupling, AffineCoupling), None
-    if step.mixing is not None:  # ActNorm is applied with it, to both streams
+    affine, mixing = step.kind == AFFINE, None
+    if step.mixing:  # ActNorm is applied with it, to both streams
         channels = torch.cat([order, width + order])
-        matrix = inverse_mixing_matrix(step.mixing.factors.detach())[channels][:, channels]
+        matrix = inverse_mixing_matrix(module.mixing.factors.detach())[channels][:, channels]
         mixing = PreparedMixing(matrix, factor[channels], shift[channels])
         factor_a, factor_b = torch.ones_like(factor_a), torch.ones_like(factor_b)
         shift_a, shift_b = torch.zeros_like(shift_a), torch.zeros_like(shift_b)
@@ -171,7 +158,7 @@ def _coupling_step(
         end_shift = torch.cat([torch.zeros_like(shift_b), shift_b])
     else:
         end_order, end_scale, end_shift = order, -factor_b, shift_b
-    stack = make_stack(net, n_mels, number, (half,), end_order, end_scale, end_shift, dtype)
+    stack = make_stack(net, n_mels, level, step.conds or (None,), end_order, end_scale, end_shift, dtype)
     scale, offset = (torch.ones_like(factor_b), torch.zeros_like(shift_b)) if pending is None else pending
-    made = PreparedStep(stack, a, number, affine, scale * factor_b, offset * factor_b, mixing)
+    made = PreparedStep(stack, step.reads, level, affine, scale * factor_b, offset * factor_b, mixing)
     return made, (factor_a, shift_a)
