@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from flowavenet_plugin.kernels.backends import RESIDUAL
 from flowavenet_plugin.kernels.fused_gate import gated_activation
-from flowavenet_plugin.kernels.gated_stack import RESIDUAL
+from flowavenet_plugin.kernels.stack_parameters import SCALE_SLOPE
 from flowavenet_plugin.kernels.stack_shape import FRONT_KERNEL_SIZE
-from flowavenet_plugin.kernels.stack_weights import SCALE_SLOPE
 
 
 class PaddedConv1d(nn.Module):

@@ -14,8 +14,8 @@ from torch import Tensor
 from flowavenet_plugin.flow.arithmetic import full_precision, own_arithmetic, usable
 from flowavenet_plugin.flow.flowavenet import FloWaveNet
 from flowavenet_plugin.flow.prediction import LinearPrediction
-from flowavenet_plugin.flow.prepared import PreparedFlow
 from flowavenet_plugin.flow.settings import VocoderSettings, takes
+from flowavenet_plugin.flow.synthesis import PreparedFlow
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
 from flowavenet_plugin.vocoder.checks import (
     as_feats,
@@ -63,7 +63,7 @@ class FloWaveNetVocoder(AbsVocoder):
                 f"features' hop_length is {hop_length}"
             )
         self._folded = FoldedWeights()
-        #: Whether whole utterances are synthesised by CUDA graphs on a GPU, see :mod:`flow.prepared.graphs`.
+        #: Whether whole utterances are synthesised by CUDA graphs on a GPU, see :mod:`flow.synthesis.graphs`.
         self.cuda_graphs = False
         self._causal = given.causal
         self.prediction = None

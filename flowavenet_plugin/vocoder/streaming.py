@@ -11,7 +11,7 @@ from torch import Tensor
 from flowavenet_plugin.flow.arithmetic import own_arithmetic, usable
 from flowavenet_plugin.flow.prediction import LinearPrediction
 from flowavenet_plugin.flow.prediction_session import PredictionSession
-from flowavenet_plugin.flow.prepared import PreparedFlow
+from flowavenet_plugin.flow.synthesis import PreparedFlow
 
 
 class NoiseSource:

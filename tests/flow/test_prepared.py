@@ -9,11 +9,8 @@ import torch
 from torch import Tensor
 
 from flowavenet_plugin.flow import FloWaveNet
-from flowavenet_plugin.flow.prepared import PreparedFlow
-from flowavenet_plugin.flow.prepared import model as prepared_model
-from flowavenet_plugin.flow.prepared import step as prepared_step
-from flowavenet_plugin.flow.prepared.convolution import DilatedConvolution, WinogradConvolution
-from flowavenet_plugin.kernels.scratch import Scratch
+from flowavenet_plugin.flow.synthesis import PreparedFlow, prepared_flow
+from flowavenet_plugin.flow.synthesis import step as prepared_step
 
 OPTIONS = [
     dict(),
@@ -126,7 +123,13 @@ def storage_bytes(root: object) -> dict[int, int]:
     queue = [root]
     while queue:
         item = queue.pop()
-        if id(item) in seen or type(item).__name__ in ("PreparedFlow", "PreparedStep", "PreparedBlock"):
+        if id(item) in seen or type(item).__name__ in (
+            "PreparedFlow",
+            "PreparedStep",
+            "PreparedBlock",
+            "Block",
+            "Step",
+        ):
             continue
         seen.add(id(item))
         if isinstance(item, Tensor):
@@ -144,7 +147,7 @@ def storage_bytes(root: object) -> dict[int, int]:
 def test_chunks_of_a_long_utterance_join(monkeypatch: pytest.MonkeyPatch) -> None:
     network = model()
     noise, cond = inputs(network, 50)
-    monkeypatch.setattr(prepared_model, "CHUNK_SAMPLES", 100)
+    monkeypatch.setattr(prepared_flow, "CHUNK_SAMPLES", 100)
     out = PreparedFlow(network).inverse(noise, cond)
     torch.testing.assert_close(out, network.inverse(noise, cond), rtol=0, atol=1e-10)
 
@@ -157,27 +160,6 @@ def test_bfloat16_stays_close_and_samples_stay_float32() -> None:
     error = (rounded - expected).square().mean().sqrt() / expected.square().mean().sqrt()
     assert rounded.dtype == torch.float32 and 0 < error < 0.02
     torch.testing.assert_close(PreparedFlow(network).inverse(noise, cond), expected, rtol=0, atol=1e-4)
-
-
-@pytest.mark.parametrize("dilation", [1, 2, 4])
-@pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("rows", [1, 7, 16])
-def test_fewer_products_give_the_same_convolution(dilation: int, causal: bool, rows: int) -> None:
-    torch.manual_seed(0)
-    taps = [torch.randn(5, 6).double() for _ in range(3)]
-    x = torch.randn(2, rows + 8 * dilation, 5).double()
-    plain, fast = (
-        kind(list(taps), dilation, causal).to(torch.float64) for kind in (DilatedConvolution, WinogradConvolution)
-    )
-    outs = []
-    for conv in (plain, fast):
-        count = conv.padded(rows)
-        out = torch.ones(2, count, 6).double()
-        conv.add_to(out, x[:, : count + 2 * dilation], Scratch())
-        outs.append(out[:, :rows])
-    torch.testing.assert_close(*outs, rtol=0, atol=1e-12)
-    expected = torch.nn.functional.conv1d(x.transpose(1, 2), torch.stack(taps, 2).transpose(0, 1), dilation=dilation)
-    torch.testing.assert_close(outs[0] - 1, expected.transpose(1, 2)[:, :rows], rtol=0, atol=1e-12)
 
 
 @torch.no_grad()

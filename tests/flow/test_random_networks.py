@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from flowavenet_plugin.flow.flowavenet import FloWaveNet
-from flowavenet_plugin.flow.prepared import PreparedFlow
+from flowavenet_plugin.flow.synthesis import PreparedFlow
 
 COUNT = int(os.environ.get("FLOWAVENET_RANDOM", "24"))
 #: Largest errors, of values that are about 1: float32 has 1e-7, and what the networks add up to some hundred of it.

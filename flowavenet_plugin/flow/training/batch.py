@@ -9,10 +9,12 @@ from torch import Tensor
 
 from flowavenet_plugin.flow.arithmetic import exact_product
 from flowavenet_plugin.flow.plan import ADDITIVE, SPLIT, Step
-from flowavenet_plugin.kernels import gated_stack
-from flowavenet_plugin.kernels.gated_stack import Activations
+from flowavenet_plugin.kernels import gated_stack, gated_stack_backward
+from flowavenet_plugin.kernels.gated_stack import Activations, Span
 from flowavenet_plugin.kernels.rows import Rows
 from flowavenet_plugin.kernels.scratch import Memory, Scratch
+from flowavenet_plugin.kernels.stack_gradients import StackGradients
+from flowavenet_plugin.kernels.stack_shape import FRONT_KERNEL_SIZE
 from flowavenet_plugin.kernels.stack_weights import StackWeights
 
 #: The even and the odd samples, shape (rows, C / 2) each.
@@ -95,9 +97,19 @@ class Batch:
 
     def predict(self, step: Step, half: Tensor, weights: StackWeights, scratch: Scratch | None) -> Prediction:
         """Run a step's WaveNet; the activations lie in ``scratch``, or aren't kept (None)."""
-        x, keep = half.to(self.cond.dtype), scratch is not None
-        room = scratch if keep else self.scratch
-        out, activations = gated_stack.forward(x, self.read(step), weights, self.rows, room, keep)
+        size, left = len(half), weights.front_left
+        room = self.scratch if scratch is None else scratch
+        x = room.take("input", (size + FRONT_KERNEL_SIZE - 1, half.shape[1]), self.cond[:0])
+        x[:left].zero_()
+        x[left : left + size].copy_(half)
+        x[left + size :].zero_()
+        cond, span = self.read(step), Span(0, size, size, -left)
+
+        def conditioning(start: int, end: int) -> list[Tensor]:
+            return [cond[start:end]]
+
+        keep = scratch is not None
+        out, activations = gated_stack.forward(weights, x, conditioning, span, self.rows, room, keep)
         out = out.to(half.dtype)
         if step.kind == ADDITIVE:
             return Prediction(-out, None, activations)
@@ -111,7 +123,7 @@ class Batch:
         grads: tuple[Tensor, Tensor | None],
         weights: StackWeights,
         grad_cond: Tensor | None,
-    ) -> tuple[Tensor, StackWeights]:
+    ) -> tuple[Tensor, StackGradients]:
         """Run a step's WaveNet backwards.
 
         Args:
@@ -132,7 +144,7 @@ class Batch:
             own = halves[step.conds[0]] if len(step.conds) == 1 else grad_cond
             own = torch.zeros_like(grad_cond) if step.conds == (1, 0) else own
         args = said.activations, weights, self.rows, self.scratch
-        made = gated_stack.backward(torch.cat(out, dim=1).to(dtype), self.read(step), own, *args)
+        made = gated_stack_backward.backward(torch.cat(out, dim=1).to(dtype), self.read(step), own, *args)
         if grad_cond is not None and step.conds == (1, 0):
             for half, grad in zip(reversed(halves), own.chunk(2, dim=1), strict=True):
                 half.add_(grad)

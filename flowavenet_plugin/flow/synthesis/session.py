@@ -6,33 +6,29 @@ blocks, which see far, do so at their low rate, and nothing is computed twice bu
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from flowavenet_plugin.flow.arithmetic import own_arithmetic, usable
-from flowavenet_plugin.flow.prepared.conds import CondSource
-from flowavenet_plugin.flow.prepared.streams import StepState
+from flowavenet_plugin.flow.synthesis.conds import CondSource, cond_buffer
+from flowavenet_plugin.flow.synthesis.folded_flow import FoldedFlow
+from flowavenet_plugin.flow.synthesis.step import PreparedBlock
+from flowavenet_plugin.flow.synthesis.streams import StepState
 from flowavenet_plugin.kernels.scratch import Scratch
-
-if TYPE_CHECKING:
-    from flowavenet_plugin.flow.prepared.model import PreparedFlow
-    from flowavenet_plugin.flow.prepared.step import PreparedBlock
 
 
 class InverseSession:
     """State of one synthesis, or of a batch that goes in step."""
 
-    def __init__(self, flow: PreparedFlow, batch: int = 1, lengths: Tensor | None = None) -> None:
+    def __init__(self, flow: FoldedFlow, batch: int = 1, lengths: Tensor | None = None) -> None:
         """Start.
 
         Args:
-            flow: The prepared flow.
+            flow: The weights.
             batch: Items side by side, B.
             lengths: Samples of each item, shape (B,), if they differ.
         """
-        self._cond = flow.cond_buffer(batch, lengths)
+        self._cond = cond_buffer(flow, batch, lengths)
         self._scratch = Scratch()
         self._dtype, self.device = flow.float_dtype, flow.device
         self._lengths = lengths
@@ -83,7 +79,7 @@ class InverseSession:
 class _BlockState:
     """A block in the middle of an utterance."""
 
-    def __init__(self, block: PreparedBlock, batch: int, lengths: Tensor | None, flow: PreparedFlow) -> None:
+    def __init__(self, block: PreparedBlock, batch: int, lengths: Tensor | None, flow: FoldedFlow) -> None:
         self.block = block
         self.steps = [StepState(step, batch, lengths, flow) for step in block.steps]
         self._lengths = lengths
@@ -94,8 +90,8 @@ class _BlockState:
     ) -> tuple[Tensor, Tensor]:
         """Take values of the even and the odd stream, and return those that are ready."""
         for state in self.steps:
-            a, b = state.push(pair[state.step.a], pair[1 - state.step.a], size, cond, scratch)
-            pair = (a, b) if state.step.a == 0 else (b, a)
+            a, b = state.push(pair[state.step.plan.reads], pair[state.step.plan.changes], size, cond, scratch)
+            pair = (a, b) if state.step.plan.reads == 0 else (b, a)
         return self._finish(list(pair), size)
 
     def _finish(self, pair: list[Tensor], size: int | None) -> tuple[Tensor, Tensor]:
