@@ -23,8 +23,8 @@ from flowavenet_plugin.vocoder.checks import (
     as_tensor,
     as_waveform,
     check_finite,
-    check_lengths,
     check_temperature,
+    sample_counts,
 )
 from flowavenet_plugin.vocoder.folded import FoldedWeights
 from flowavenet_plugin.vocoder.streaming import NoiseSource, Synthesis
@@ -92,7 +92,7 @@ class FloWaveNetVocoder(AbsVocoder):
         """
         self._folded.need_originals("train or to score with")
         wav, feats, size = usable(wav), usable(feats), feats.shape[1] * self.hop_length
-        wav_lengths, whole = self._lengths(wav, feats, wav_lengths, feats_lengths)
+        wav_lengths, whole = sample_counts(wav, feats, wav_lengths, feats_lengths, self.hop_length)
         x = F.pad(wav, (0, size - wav.shape[1]))[:, None]  # (B, 1, frames * hop_length); a negative pad cuts
         lengths, cond, outer = None if whole else wav_lengths, self.normalize(feats), 0.0
         if self.prediction is not None:
@@ -106,22 +106,6 @@ class FloWaveNetVocoder(AbsVocoder):
         loss = -(log_p + logdet)
         stats = dict(loss=loss, log_likelihood=-loss, log_p=log_p, logdet=logdet)
         return loss, {name: value.detach() for name, value in stats.items()}, count.to(loss.dtype)
-
-    def _lengths(
-        self, wav: Tensor, feats: Tensor, wav_lengths: Tensor | None, feats_lengths: Tensor | None
-    ) -> tuple[Tensor, bool]:
-        """Return the samples of each item, (B,), and whether there is no padding; nothing on a GPU is read for it."""
-        size = feats.shape[1] * self.hop_length
-        if wav_lengths is None:
-            if wav.shape[1] != size:
-                raise ValueError(
-                    f"{wav.shape[1]} samples don't fill {feats.shape[1]} frames of {self.hop_length} samples"
-                )
-            return torch.full((len(wav),), size, device=wav.device), True
-        if wav_lengths.device.type != "cpu":
-            return wav_lengths, False
-        check_lengths(wav_lengths, feats_lengths, self.hop_length)
-        return wav_lengths.to(wav.device), bool((wav_lengths == size).all())
 
     @own_arithmetic
     @torch.no_grad()
