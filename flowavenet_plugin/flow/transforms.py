@@ -126,8 +126,35 @@ def run_wavenet(net: WaveNet, half: Tensor, cond: Tensor, mask: Tensor | None) -
         return net(half, cond, columns_of(mask)).to(half.dtype)
 
 
-class Coupling(nn.Module):
-    """Base of the couplings: the second half of the channels changes, given the first half and the conditioning."""
+class Conditional(nn.Module):
+    """Base of what changes the second half of the channels, given the first: z_b = (x_b - shift) exp(-log_scale)."""
+
+    def said(self, half: Tensor, cond: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return shift and log_scale, shape (B, C / 2, T), from the first half; log_scale None: not scaled."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, cond: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map x to z; see the module's text for shapes."""
+        x_a, x_b = x.chunk(2, dim=1)
+        shift, log_scale = self.said(x_a, cond, mask)
+        z_b, logdet = x_b - shift, x.new_zeros(x.shape[0])
+        if log_scale is not None:
+            z_b = z_b * torch.exp(-log_scale)
+            logdet = -sum_samples(log_scale, None if mask is None else mask.chunk(2, dim=1)[1])
+        z = torch.cat([x_a, z_b], dim=1)
+        return (z if mask is None else z * mask), logdet
+
+    def inverse(self, z: Tensor, cond: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Map z to x; see the module's text for shapes."""
+        z_a, z_b = z.chunk(2, dim=1)
+        shift, log_scale = self.said(z_a, cond, mask)
+        x_b = (z_b if log_scale is None else z_b * torch.exp(log_scale)) + shift
+        x = torch.cat([z_a, x_b], dim=1)
+        return x if mask is None else x * mask
+
+
+class Coupling(Conditional):
+    """Base of the couplings."""
 
     #: Values that the network predicts per changed channel.
     n_factor: int
@@ -144,31 +171,16 @@ class Coupling(nn.Module):
         half = channels // 2
         self.net = WaveNet(half, self.n_factor * half, cond_channels, **wavenet)
 
-    def _predict(self, half: Tensor, cond: Tensor, mask: Tensor | None) -> Tensor:
-        return run_wavenet(self.net, half, cond, mask)
-
 
 class AffineCoupling(Coupling):
     """z_b = (x_b - t) exp(-log_s), with log_s and t from a WaveNet of x_a (arXiv 1811.02155, section 3.2)."""
 
     n_factor = 2
 
-    def forward(self, x: Tensor, cond: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Map x to z; see the module's text for shapes."""
-        x_a, x_b = x.chunk(2, dim=1)
-        log_s, t = self._predict(x_a, cond, mask).chunk(2, dim=1)
-        z_b = (x_b - t) * torch.exp(-log_s)
-        mask_b = None if mask is None else mask.chunk(2, dim=1)[1]
-        if mask_b is not None:
-            z_b = z_b * mask_b
-        return torch.cat([x_a, z_b], dim=1), -sum_samples(log_s, mask_b)
-
-    def inverse(self, z: Tensor, cond: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Map z to x; see the module's text for shapes."""
-        z_a, z_b = z.chunk(2, dim=1)
-        log_s, t = self._predict(z_a, cond, mask).chunk(2, dim=1)
-        x = torch.cat([z_a, z_b * torch.exp(log_s) + t], dim=1)
-        return x if mask is None else x * mask
+    def said(self, half: Tensor, cond: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """See :meth:`Conditional.said`."""
+        log_s, t = run_wavenet(self.net, half, cond, mask).chunk(2, dim=1)
+        return t, log_s
 
 
 class AdditiveCoupling(Coupling):
@@ -176,24 +188,16 @@ class AdditiveCoupling(Coupling):
 
     n_factor = 1
 
-    def forward(self, x: Tensor, cond: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Map x to z; see the module's text for shapes."""
-        x_a, x_b = x.chunk(2, dim=1)
-        z = torch.cat([x_a, x_b + self._predict(x_a, cond, mask)], dim=1)
-        return (z if mask is None else z * mask), x.new_zeros(x.shape[0])
-
-    def inverse(self, z: Tensor, cond: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Map z to x; see the module's text for shapes."""
-        z_a, z_b = z.chunk(2, dim=1)
-        x = torch.cat([z_a, z_b - self._predict(z_a, cond, mask)], dim=1)
-        return x if mask is None else x * mask
+    def said(self, half: Tensor, cond: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """See :meth:`Conditional.said`."""
+        return -run_wavenet(self.net, half, cond, mask), None
 
 
 #: The coupling of each kind of step.
 COUPLINGS = {AFFINE: AffineCoupling, ADDITIVE: AdditiveCoupling}
 
 
-class GaussianSplit(nn.Module):
+class GaussianSplit(Conditional):
     """Whiten the second half of the channels by a Gaussian whose mean and scale a WaveNet reads off the first half.
 
     The whitened half leaves the flow as noise (multi-scale architecture of arXiv 1811.02155, section 3.4): the
@@ -209,20 +213,10 @@ class GaussianSplit(nn.Module):
         """List the parameters as :class:`~flowavenet_plugin.flow.plan.Step` counts them."""
         return self.prior.stack_parameters()
 
-    def forward(self, x: Tensor, cond: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Map x to z; see the module's text for shapes."""
-        x_a, x_b = x.chunk(2, dim=1)
-        mean, log_sd = run_wavenet(self.prior, x_a, cond, mask).chunk(2, dim=1)
-        z = torch.cat([x_a, (x_b - mean) * torch.exp(-log_sd)], dim=1)
-        mask_b = None if mask is None else mask.chunk(2, dim=1)[1]
-        return (z if mask is None else z * mask), -sum_samples(log_sd, mask_b)
-
-    def inverse(self, z: Tensor, cond: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Map z to x; see the module's text for shapes."""
-        z_a, z_b = z.chunk(2, dim=1)
-        mean, log_sd = run_wavenet(self.prior, z_a, cond, mask).chunk(2, dim=1)
-        x = torch.cat([z_a, z_b * torch.exp(log_sd) + mean], dim=1)
-        return x if mask is None else x * mask
+    def said(self, half: Tensor, cond: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """See :meth:`Conditional.said`."""
+        mean, log_sd = run_wavenet(self.prior, half, cond, mask).chunk(2, dim=1)
+        return mean, log_sd
 
 
 class FlowStep(nn.Module):

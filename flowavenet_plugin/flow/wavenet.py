@@ -8,9 +8,21 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from flowavenet_plugin.kernels.backends import RESIDUAL
-from flowavenet_plugin.kernels.fused_gate import gated_activation
 from flowavenet_plugin.kernels.stack_parameters import SCALE_SLOPE
 from flowavenet_plugin.kernels.stack_shape import FRONT_KERNEL_SIZE
+
+
+def gated_activation(x: Tensor) -> Tensor:
+    """Return tanh(filter) * sigmoid(gate) (arXiv 1609.03499, equation 2).
+
+    Args:
+        x: Filter channels, then as many gate channels, shape (B, 2 * C, T).
+
+    Returns:
+        Activation, shape (B, C, T).
+    """
+    filter_, gate = x.chunk(2, dim=1)
+    return torch.tanh(filter_) * torch.sigmoid(gate)
 
 
 class PaddedConv1d(nn.Module):

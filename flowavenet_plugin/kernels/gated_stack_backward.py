@@ -9,11 +9,11 @@ from flowavenet_plugin.kernels import fused
 from flowavenet_plugin.kernels.backends import RESIDUAL
 from flowavenet_plugin.kernels.compiled import takes
 from flowavenet_plugin.kernels.gated_stack import Activations, padded, windows
+from flowavenet_plugin.kernels.products import thin_product
 from flowavenet_plugin.kernels.rows import Rows
 from flowavenet_plugin.kernels.scratch import Scratch
 from flowavenet_plugin.kernels.stack_gradients import StackGradients
 from flowavenet_plugin.kernels.stack_weights import StackWeights
-from flowavenet_plugin.kernels.thin_product import thin_product
 
 
 def backward(

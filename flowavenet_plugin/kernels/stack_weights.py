@@ -9,11 +9,10 @@ from torch import Tensor
 
 from flowavenet_plugin.kernels.backends import RESIDUAL, Fused, Separate
 from flowavenet_plugin.kernels.convolution import DirectConvolution
-from flowavenet_plugin.kernels.products import Matrix
+from flowavenet_plugin.kernels.products import Matrix, thin_product
 from flowavenet_plugin.kernels.scratch import Scratch
 from flowavenet_plugin.kernels.stack_parameters import MANY_ROWS, PIECE, SCALE_SLOPE, split_parameters
 from flowavenet_plugin.kernels.stack_shape import FRONT_KERNEL_SIZE, StackShape
-from flowavenet_plugin.kernels.thin_product import thin_product
 
 
 @dataclass

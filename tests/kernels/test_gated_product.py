@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from flowavenet_plugin.flow.wavenet import gated_activation
 from flowavenet_plugin.kernels import backends
 from flowavenet_plugin.kernels.backends import Fused, Separate, choose_backend
-from flowavenet_plugin.kernels.fused_gate import gated_activation
 
 from .gated_product_twin import gated_product
 

@@ -8,7 +8,7 @@ memory instead, and nothing but the weights is computed twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,10 +18,13 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from flowavenet_plugin.flow.arithmetic import arithmetic, wavenet_dtype
 from flowavenet_plugin.flow.layout import gather_channels, squeezed_cond
 from flowavenet_plugin.flow.plan import Block, Step
-from flowavenet_plugin.flow.training.batch import Batch, Prediction
+from flowavenet_plugin.flow.training.batch import Batch, Halves, Prediction
 from flowavenet_plugin.flow.training.steps import forward_backward, inverse_backward, step_forward, step_inverse
 from flowavenet_plugin.kernels.rows import Rows
 from flowavenet_plugin.kernels.scratch import Memory, Scratch
+
+#: A step's input, its gradients, and those of its parameters.
+Undone = tuple[Halves, Halves, list[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -108,19 +111,11 @@ class ForwardChain(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: FunctionCtx, grad_z: Tensor, grad_logdet: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of :meth:`forward`'s arguments."""
-        chain, (z, cond, mask), kept, parameters = _saved(ctx)
-        with arithmetic(z.device):
-            batch = chain.batch(z, cond, mask, ctx.dtype)
-            grad_cond = torch.zeros_like(batch.cond, dtype=z.dtype) if ctx.needs_input_grad[2] else None
-            halves = batch.halves(z)
-            grads = tuple(batch.inside(grad, half) for half, grad in enumerate(batch.halves(grad_z)))
-            made: list[Tensor] = []
-            for step, own in reversed(chain.with_parameters(parameters)):
-                args = batch, step, own, halves, grads, grad_logdet, next(kept), grad_cond
-                halves, grads, step_grads = forward_backward(*args)
-                made = step_grads + made
-            shared = None if grad_cond is None else chain.cond_gradient(batch, grad_cond, cond)
-            return None, batch.joined(grads), shared, None, *made
+
+        def undo(batch: Batch, step: Step, own: list[Tensor], halves: Halves, grads: Halves, *rest: object) -> Undone:
+            return forward_backward(batch, step, own, halves, grads, grad_logdet, *rest)
+
+        return _backward(ctx, grad_z, undo, back=True)
 
 
 class InverseChain(torch.autograd.Function):
@@ -147,18 +142,7 @@ class InverseChain(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: FunctionCtx, grad_x: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of :meth:`forward`'s arguments."""
-        chain, (x, cond, mask), kept, parameters = _saved(ctx)
-        with arithmetic(x.device):
-            batch = chain.batch(x, cond, mask, ctx.dtype)
-            grad_cond = torch.zeros_like(batch.cond, dtype=x.dtype) if ctx.needs_input_grad[2] else None
-            halves = batch.halves(x)
-            grads = tuple(batch.inside(grad, half) for half, grad in enumerate(batch.halves(grad_x)))
-            made: list[Tensor] = []
-            for step, own in chain.with_parameters(parameters):
-                halves, grads, step_grads = inverse_backward(batch, step, own, halves, grads, next(kept), grad_cond)
-                made += step_grads
-            shared = None if grad_cond is None else chain.cond_gradient(batch, grad_cond, cond)
-            return None, batch.joined(grads), shared, None, *made
+        return _backward(ctx, grad_x, inverse_backward, back=False)
 
 
 def _save(
@@ -177,18 +161,22 @@ def _save(
     ctx.save_for_backward(result, cond, mask, *(tensor for each in tensors for tensor in each), *parameters)
 
 
-def _saved(
-    ctx: FunctionCtx,
-) -> tuple[Chain, tuple[Tensor, Tensor, Tensor | None], Iterator[Prediction | None], list[Tensor]]:
-    """Return what was saved; predictions from the last to the first, None for each where none are kept."""
+def _backward(ctx: FunctionCtx, grad: Tensor, undo: Callable[..., Undone], back: bool) -> tuple[Tensor | None, ...]:
+    """Run the steps backwards: from the last to the first with ``back``, else from the first to the last."""
+    chain, total = ctx.chain, sum(ctx.counts)
     result, cond, mask, *rest = ctx.saved_tensors
-    total = sum(ctx.counts)
     kept, parameters = rest[:total], rest[total:]
-
-    def predictions() -> Iterator[Prediction | None]:
-        for count in reversed(ctx.counts):
-            yield Prediction.of([kept.pop() for _ in range(count)][::-1])
-        while True:
-            yield None
-
-    return ctx.chain, (result, cond, mask), predictions(), parameters
+    counts = list(ctx.counts)
+    with arithmetic(result.device):
+        batch = chain.batch(result, cond, mask, ctx.dtype)
+        grad_cond = torch.zeros_like(batch.cond, dtype=result.dtype) if ctx.needs_input_grad[2] else None
+        halves = batch.halves(result)
+        grads = tuple(batch.inside(part, half) for half, part in enumerate(batch.halves(grad)))
+        made: list[list[Tensor]] = []
+        for step, own in chain.with_parameters(parameters)[:: -1 if back else 1]:
+            said = Prediction.of([kept.pop() for _ in range(counts.pop())][::-1]) if counts else None
+            halves, grads, step_grads = undo(batch, step, own, halves, grads, said, grad_cond)
+            made.append(step_grads)
+        shared = None if grad_cond is None else chain.cond_gradient(batch, grad_cond, cond)
+        flat = (each for step_grads in made[:: -1 if back else 1] for each in step_grads)
+        return None, batch.joined(grads), shared, None, *flat
