@@ -9,8 +9,12 @@ import torch
 from torch import Tensor
 
 from flowavenet_plugin.flow import FloWaveNet
-from flowavenet_plugin.flow.synthesis import PreparedFlow, prepared_flow
+from flowavenet_plugin.flow.synthesis import PreparedFlow, prepared_flow, stack
 from flowavenet_plugin.flow.synthesis import step as prepared_step
+from flowavenet_plugin.kernels.backends import Fused, Separate
+from flowavenet_plugin.kernels.rows import Marked
+from flowavenet_plugin.kernels.scratch import Scratch
+from gated_product_twin import gated_product
 
 OPTIONS = [
     dict(),
@@ -99,6 +103,37 @@ def test_padding_touches_nothing(options: dict) -> None:
     lengths = torch.tensor([9, 4, 1]) * network.hop_length - torch.tensor([0, 1, 3])
     out = PreparedFlow(network).inverse(noise, cond, lengths)
     torch.testing.assert_close(out, network.inverse(noise, cond, lengths), rtol=0, atol=1e-10)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("backend", [Separate(), Fused(gated_product)], ids=["separate", "fused"])
+@pytest.mark.parametrize("first", [0, 7])
+@pytest.mark.parametrize("ends", [None, torch.tensor([20, 9, 12])])
+@pytest.mark.parametrize(
+    "options", [dict(), dict(causal=True), dict(n_layer=3, n_mels=5), dict(cond_channels=3)], ids=str
+)
+def test_items_at_once_are_each_item(
+    options: dict, ends: Tensor | None, first: int, backend: Separate | Fused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As batches go on a GPU: below each other in one matrix, and with one kernel for gates and products."""
+    monkeypatch.setattr(stack, "choose_backend", lambda *_: backend)
+    monkeypatch.setattr(stack, "fewer_products_pay", lambda *_: False)
+    folded = PreparedFlow(model(**options)).blocks[1].steps[-1].stack
+    total, last = 20, first + 8
+    places = torch.arange(first - folded.left, last + folded.right)
+    inside = (places >= 0) & (places < (torch.tensor([[total]]) if ends is None else ends[:, None]))
+    x = torch.randn(3, len(places), folded.channels).double() * inside.expand(3, -1)[:, :, None]
+    sizes = {half: folded.weights.times(f"cond{k}" if k else "cond").shape[0] for k, half in enumerate(folded.halves)}
+    conds = {half: torch.randn(3, total, size).double() for half, size in sizes.items()}
+
+    def cond(half: int | None, start: int, end: int) -> Tensor:
+        return conds[half][:, start:end]
+
+    found = folded.predict_batch(x.flatten(1), first, last, total, cond, ends, Scratch())
+    for i in range(3):
+        marks = (torch.arange(total) < (total if ends is None else ends[i]))[:, None].double()
+        args = first, last, total, cond, i, Marked(marks, 0), Scratch()
+        torch.testing.assert_close(found[i], folded.predict(x[i].flatten(), *args), rtol=0, atol=1e-12)
 
 
 @torch.no_grad()

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from unittest import mock
 
 import torch
-from gated_product_twin import gated_product as twin
 
 from flowavenet_plugin.flow import FloWaveNet
 from flowavenet_plugin.flow.synthesis import PreparedFlow, stack
 from flowavenet_plugin.kernels.backends import Fused
 from flowavenet_plugin.kernels.triton_gated_product import gated_product
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from gated_product_twin import gated_product as twin  # noqa: E402
 
 #: Rows, width, columns; bias, base and mask or not. Smaller than a tile, and more than one, no multiples.
 CASES = [

@@ -15,8 +15,7 @@ import torch
 from flowavenet_plugin.flow.wavenet import gated_activation
 from flowavenet_plugin.kernels import backends
 from flowavenet_plugin.kernels.backends import Fused, Separate, choose_backend
-
-from .gated_product_twin import gated_product
+from gated_product_twin import gated_product
 
 SCRIPT = Path(__file__).with_name("gated_product_cases.py")
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
