@@ -102,13 +102,11 @@ class StackWeights:
         for k, part in enumerate(parts):
             self.times(f"cond{k}" if k else "cond", layer).multiply(part, out, other=out if k else None)
 
-    def sealed(self) -> StackWeights:
-        """Put all matrices in order, for passes without a way back, and forget them as they were."""
-        for (name, layer), weight in list(self.matrices.items()):
-            self.matrices[name, layer] = weight.t().contiguous().t()
-            self.times(name, layer)
-            del self.matrices[name, layer]
-        return self
+    def put(self, name: str, layer: int, weight: Tensor) -> None:
+        """Take a matrix (out, in) for passes without a way back: only what :meth:`times` returns is kept of it."""
+        in_order = self._times[f"{name}{layer}"] = Matrix(weight.t())
+        if in_order.weight is not None:
+            in_order.weight = in_order.weight.contiguous()
 
     @classmethod
     def of(

@@ -55,43 +55,56 @@ class FoldedStack:
         """
         self.shape, self.halves, self.dtype = step.stack, step.conds or (None,), dtype
         self.channels = net.front.conv.weight.shape[1]
-        self.weights = self._folded(net, n_mels, level, end).sealed()
+        self.weights = self._folded(net, end)
+        self._put_matrices(net, n_mels, level)
         #: Rows before and after a row that its prediction depends on.
         self.left = self.weights.front_left + sum(self.weights.lefts)
         self.right = FRONT_KERNEL_SIZE - 1 + sum(conv.reach for conv in self.weights.dilated) - self.left
 
-    def _folded(self, net: WaveNet, n_mels: int, level: int, end: tuple[Tensor, Tensor, Tensor]) -> StackWeights:
+    def _folded(self, net: WaveNet, end: tuple[Tensor, Tensor, Tensor]) -> StackWeights:
+        """Fold all but what multiplies rows."""
         n, dtype, (end_order, end_scale, end_shift) = self.shape.n_layer, self.dtype, end
-        front, bias = net.front.conv.weight.detach(), net.front.conv.bias.detach()  # (width, channels, taps)
-        device, width = front.device, len(front)
+        front = net.front.conv.weight.detach()  # (width, channels, taps)
+        device, width, twice = front.device, len(front), self._twice(net)
         order = bit_reversal(self.channels.bit_length() - 1).to(device)
-        twice = torch.ones(2 * width, 1, device=device, dtype=front.dtype)
-        twice[:width] = 2.0
-        matrices = {("skip", 0): net.skip.weight.detach()[:, :, 0]}
-        for i, weight in enumerate(net.cond.weight.detach()[:, :, 0].chunk(n)):
-            parts = weight.chunk(len(self.halves), dim=1)
-            for k, (part, half) in enumerate(zip(parts, self.halves, strict=True)):
-                matrices[f"cond{k}" if k else "cond", i] = cond_in_time(part, n_mels, level, half) * twice
-        outs = [(layer.out.weight.detach()[:, :, 0], layer.out.bias.detach()) for layer in net.layers]
-        matrices |= {("to_skip", i): out[-width:] for i, (out, _) in enumerate(outs)}
-        matrices |= {("to_residual", i): out[:width] for i, (out, _) in enumerate(outs[:-1])}
-        convs = [layer.dilated.conv.weight for layer in net.layers]
-        biases = zip(net.cond.bias.detach().chunk(n), net.layers, strict=True)
+        outs, convs = [layer.out.bias.detach() for layer in net.layers], [layer.dilated.conv for layer in net.layers]
+        biases = zip(net.cond.bias.detach().chunk(n), convs, strict=True)
         scale = end_scale * torch.exp(SCALE_SLOPE * net.end.scale.detach()[0, end_order, 0])
         return StackWeights(
             self.shape,
-            {name: matrix.to(dtype) for name, matrix in matrices.items()},
+            {},
             front=front[:, order].permute(2, 1, 0).reshape(-1, width).contiguous(),
-            front_bias=bias,
-            dilated=[self._dilated(weight.detach() * twice[:, :, None], 2**i) for i, weight in enumerate(convs)],
-            bias=[((own + layer.dilated.conv.bias.detach()) * twice[:, 0]).to(dtype) for own, layer in biases],
-            residual_bias=[(RESIDUAL * own[:width]).to(dtype) for _, own in outs[:-1]],
-            skip_sum_bias=sum(own[-width:] for _, own in outs).to(dtype),
+            front_bias=net.front.conv.bias.detach(),
+            dilated=[self._dilated(conv.weight.detach() * twice[:, :, None], 2**i) for i, conv in enumerate(convs)],
+            bias=[((own + conv.bias.detach()) * twice[:, 0]).to(dtype) for own, conv in biases],
+            residual_bias=[(RESIDUAL * own[:width]).to(dtype) for own in outs[:-1]],
+            skip_sum_bias=sum(own[-width:] for own in outs).to(dtype),
             skip_bias=net.skip.bias.detach().to(dtype),
             end=(net.end.conv.weight.detach()[end_order, :, 0] * scale[:, None]).contiguous(),
             end_bias=net.end.conv.bias.detach()[end_order] * scale + end_shift,
             backend=choose_backend(device, dtype),
         )
+
+    def _put_matrices(self, net: WaveNet, n_mels: int, level: int) -> None:
+        """Fold what multiplies rows, one at a time: the largest are hardly there twice."""
+        twice, width = self._twice(net), self.weights.width
+        self.weights.put("skip", 0, net.skip.weight.detach()[:, :, 0].to(self.dtype))
+        for i, weight in enumerate(net.cond.weight.detach()[:, :, 0].chunk(self.shape.n_layer)):
+            parts = weight.chunk(len(self.halves), dim=1)
+            for k, (part, half) in enumerate(zip(parts, self.halves, strict=True)):
+                in_time = cond_in_time(part, n_mels, level, half) * twice
+                self.weights.put(f"cond{k}" if k else "cond", i, in_time.to(self.dtype))
+        for i, layer in enumerate(net.layers):
+            out = layer.out.weight.detach()[:, :, 0].to(self.dtype)
+            self.weights.put("to_skip", i, out[-width:])
+            if len(out) > width:
+                self.weights.put("to_residual", i, out[:width])
+
+    @staticmethod
+    def _twice(net: WaveNet) -> Tensor:
+        """Return 2 for filters and 1 for gates, shape (2 * width, 1)."""
+        bias = net.skip.bias.detach()
+        return torch.cat([torch.full_like(bias, 2), torch.ones_like(bias)])[:, None]
 
     def _dilated(self, weight: Tensor, dilation: int) -> DirectConvolution:
         """Fold a convolution (2 * width, width, taps)."""
