@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -64,7 +65,7 @@ class StackWeights:
         """Channels of the hidden states."""
         return len(self.skip_bias)
 
-    @property
+    @cached_property
     def front_left(self) -> int:
         """Rows before an output that the front reads."""
         return self.shape.left(FRONT_KERNEL_SIZE)
@@ -74,7 +75,7 @@ class StackWeights:
         """Rows from an output to those that the front's taps read."""
         return [k - self.front_left for k in range(FRONT_KERNEL_SIZE)]
 
-    @property
+    @cached_property
     def lefts(self) -> list[int]:
         """Per layer: rows before an output that its convolution reads."""
         return [self.shape.left(self.shape.kernel_size, 2**i) for i in range(self.shape.n_layer)]
