@@ -49,7 +49,7 @@ def options(name: str) -> dict[str, object]:
         ValueError: If there is no such row.
     """
     if name in PRESETS:
-        conf = yaml.safe_load((CONF / PRESETS[name]).read_text())["vocoder_conf"]
+        conf = yaml.safe_load((CONF / PRESETS[name]).read_text()).get("vocoder_conf", {})
         return {key: value for key, value in conf.items() if key != "temperature"}
     if name not in CHANGES:
         raise ValueError(f"no row is named {name!r}; there are {', '.join(names())}")

@@ -66,7 +66,7 @@ def train(
     """
     torch.manual_seed(seed)
     np.random.seed(seed)
-    conf = SIZES if args.config is None else yaml.safe_load(args.config.read_text())["vocoder_conf"]
+    conf = SIZES if args.config is None else yaml.safe_load(args.config.read_text()).get("vocoder_conf", {})
     model = ESPnetVocoderModel(FloWaveNetVocoder(fs, HOP, N_MELS, **conf))
     feats = torch.from_numpy(np.concatenate([data["feats"] for _, data in clips]))
     model.vocoder.set_feats_stats(feats.mean(0), feats.std(0))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from flowavenet_plugin.flow import FloWaveNet
-from flowavenet_plugin.flow.prepared import PreparedFlow
+from flowavenet_plugin.flow.synthesis import PreparedFlow
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ import torch
 from family_rows import PRESETS, options
 from torch import Tensor
 
-from flowavenet_plugin.flow.prepared import PreparedFlow
+from flowavenet_plugin.flow.synthesis import PreparedFlow
 from flowavenet_plugin.kernels import choices, compiled
 from flowavenet_plugin.vocoder.flowavenet_vocoder import FloWaveNetVocoder
 

@@ -29,7 +29,7 @@ from torch import Tensor
 from worker import Worker
 
 from flowavenet_plugin.flow import FloWaveNet
-from flowavenet_plugin.flow.prepared import PreparedFlow
+from flowavenet_plugin.flow.synthesis import PreparedFlow
 
 FS, HOP, N_MELS = 22050, 256, 80
 TEMPERATURE = 0.8

@@ -15,9 +15,9 @@ from flowavenet_plugin.flow import FloWaveNet
 def flops_per_sample(flow: FloWaveNet) -> float:
     """Count the floating-point operations of the WaveNets' convolutions for one sample, 2 per multiplication."""
     total = 0.0
-    for level, block in zip(flow.levels, flow.blocks, strict=True):
+    for plan, block in zip(flow.plan, flow.blocks, strict=True):
         convs = (module for module in block.modules() if isinstance(module, nn.Conv1d))
-        total += sum(2 * c.out_channels * c.in_channels * c.kernel_size[0] for c in convs) / 2**level
+        total += sum(2 * c.out_channels * c.in_channels * c.kernel_size[0] for c in convs) / 2**plan.level
     return total
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,8 +13,10 @@ import yaml
 
 from flowavenet_plugin.bin import vocoder_inference
 from flowavenet_plugin.bin.vocoder_train import get_parser
+from flowavenet_plugin.flow.settings import VocoderSettings, meanings
 from flowavenet_plugin.tasks.schedule import BudgetHalving
 from flowavenet_plugin.tasks.vocoder import VocoderTask
+from flowavenet_plugin.vocoder.flowavenet_vocoder import FloWaveNetVocoder
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted(path for folder in (ROOT, *ROOT.glob("egs/*/voc1")) for path in folder.glob("conf/**/*.yaml"))
@@ -68,6 +72,44 @@ def test_every_key_is_explained(path: Path) -> None:
         opens = line.rstrip().endswith(":")  # its children are explained
         if ":" in line and not line.lstrip().startswith("#") and not opens:
             assert "#" in line, f"{path}:{number}: {key} has no comment"
+
+
+def plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
+
+
+@pytest.mark.parametrize("path", TRAIN, ids=name)
+def test_a_training_preset_holds_what_differs_from_the_defaults_only(path: Path) -> None:
+    defaults, preset = vars(get_parser().parse_args(["--output_dir", "x"])), yaml.safe_load(path.read_text())
+    assert [key for key, value in preset.items() if value == defaults[key]] == []
+    given = preset.get("vocoder_conf", {})
+    assert [key for key, value in given.items() if value == plain(getattr(VocoderSettings, key))] == []
+
+
+def test_a_decoding_preset_holds_what_differs_from_the_defaults_only() -> None:
+    for path in DECODE:
+        given = ["--scp", "feats.scp", "--model_file", "x.pth", "--output_dir", "out"]
+        defaults = vars(vocoder_inference.parse_args(given))
+        assert [key for key, value in yaml.safe_load(path.read_text()).items() if value == defaults[key]] == []
+
+
+@pytest.mark.parametrize("path", TRAIN, ids=name)
+def test_comments_of_settings_are_those_of_the_constructor(path: Path) -> None:
+    known, section = meanings(VocoderSettings), None
+    for line in path.read_text().splitlines():
+        section = line.split(":")[0] if line[:1].isalpha() else section
+        if section == "vocoder_conf" and line.startswith(" "):
+            comment = line.split("#")[1].strip().removeprefix("(*) ")
+            assert comment == known[line.split(":")[0].strip()], line
+
+
+def test_the_table_of_settings_is_the_constructors() -> None:
+    """docs/architecture.md; the row of each is `| name | default | meaning |`."""
+    text = (ROOT / "docs/architecture.md").read_text()
+    own = [field for field in dataclasses.fields(VocoderSettings) if field.name != "n_mels"]
+    rows = [f"| `{f.name}` | {str(plain(f.default)).lower()} | {f.metadata['meaning']} |" for f in own]
+    assert "\n".join(rows) in text, "\n".join(rows)
+    assert list(inspect.signature(FloWaveNetVocoder).parameters)[3:] == [field.name for field in own]
 
 
 @pytest.mark.parametrize("path", DECODE, ids=name)

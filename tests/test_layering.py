@@ -48,6 +48,53 @@ def test_imports_go_down_only(module: str) -> None:
         assert parts[0] != "espnet", f"{module} imports {name}: only espnet2.* is used"
 
 
+def names(module: str) -> Iterator[str]:
+    """Name the modules of the package that a file imports, those for annotations and in functions too."""
+    for node in ast.walk(ast.parse((ROOT / module).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            below = [f"{node.module}.{alias.name}" for alias in node.names]
+            files = [name for name in below if file_of(name) is not None]
+            yield from files or [str(node.module)]
+
+
+def file_of(name: str) -> str | None:
+    """Return the file of a module's name, as :data:`MODULES` has it."""
+    path = "/".join(name.split(".")[1:])
+    found = [file for file in (f"{path}.py", f"{path}/__init__.py") if file in MODULES]
+    return found[0] if name.startswith("flowavenet_plugin.") and found else None
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Return the ways along imports that come back to where they began."""
+    found, done = [], set()
+
+    def walk(module: str, way: list[str]) -> None:
+        if module in way:
+            found.append([*way[way.index(module) :], module])
+        elif module not in done:
+            for other in sorted(graph[module]):
+                walk(other, [*way, module])
+            done.add(module)
+
+    for module in graph:
+        walk(module, [])
+    return found
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    graph = {module: {file for name in names(module) if (file := file_of(name))} for module in MODULES}
+    assert graph["flow/flowavenet.py"] > {"flow/plan.py", "flow/training/chain.py"}
+    assert circles(graph) == []
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c", "a"]]  # it would be seen
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module.split("/")[0] in ("flow", "kernels")])
+def test_files_are_short(module: str) -> None:
+    assert len((ROOT / module).read_text(encoding="utf-8").splitlines()) <= 300
+
+
 @pytest.mark.parametrize("module", [module for module in MODULES if module.split("/")[0] in ("flow", "kernels")])
 def test_the_flow_needs_torch_only(module: str) -> None:
     allowed = {"torch", "flowavenet_plugin", "__future__", *sys.stdlib_module_names}

@@ -66,7 +66,7 @@ def exportable(vocoder: nn.Module, kind: str) -> nn.Module:
             # Where frames aren't whole columns the end must be marked, and always is: a graph has no branches.
             ragged = vocoder.hop_length % vocoder.flow.column
             lengths = torch.full((1,), noise.shape[0]) if ragged else None
-            wav = vocoder.flow.inverse(noise[None, None], cond.t()[None], lengths)[0, 0]
+            wav = vocoder.flow.inverse_by_modules(noise[None, None], cond.t()[None], lengths)[0, 0]
             if vocoder.prediction is None:
                 return wav
             return exported_prediction.inverse(vocoder.prediction, wav, feats, cond, loop)

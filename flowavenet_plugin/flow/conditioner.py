@@ -32,16 +32,8 @@ class BlockConditioner(nn.Module):
             channels: Conditioning channels of each block.
             width: Channels of the hidden layers.
             n_layer: Residual layers after the first layer.
-
-        Raises:
-            ValueError: If a size is out of range.
         """
         super().__init__()
-        if min(channels) < 1 or width < 1 or n_layer < 0:
-            raise ValueError(
-                f"cond_channels and cond_filter_size must be at least 1 and cond_n_layer at least 0, not "
-                f"{list(channels)}, {width} and {n_layer}"
-            )
         self.hop_length, self.levels, self.channels = hop_length, tuple(levels), tuple(channels)
         self.front = nn.Conv1d(n_mels, width, FRONT_KERNEL_SIZE, padding=FRONT_KERNEL_SIZE // 2)
         self.layers = nn.ModuleList(

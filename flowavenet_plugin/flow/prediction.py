@@ -9,34 +9,19 @@ block. What is predicted leaves a small difference of large numbers: all of it i
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowavenet_plugin.flow.arithmetic import exact_linear, own_arithmetic
-from flowavenet_plugin.flow.prediction_matrices import BINS, cholesky, interpolation, toeplitz
+from flowavenet_plugin.flow.prediction_matrices import BINS, cholesky, interpolation
+from flowavenet_plugin.flow.recursion import Filters, Recursion, whiten
+from flowavenet_plugin.flow.settings import VocoderSettings
 
 #: Least power per sample: a deviation of one step of 16-bit audio.
 FLOOR = 2.0**-30
 #: Share of the power that is added as white noise, so that the equations stay solvable.
 RIDGE = 1e-9
-#: Blocks that are solved at once: memory grows with it.
-SOLVED_BLOCKS = 512
-
-
-class Filters(NamedTuple):
-    """What whitens N blocks of L samples.
-
-    Attributes:
-        weights: Weights of the sample ``order`` before, ..., of the sample itself, shape (N, order + 1).
-        correlation: Covariance of samples that are 0, ..., order - 1 samples apart, for the first samples of all, which
-            have none before them, shape (N, order).
-    """
-
-    weights: Tensor
-    correlation: Tensor
 
 
 class LinearPrediction(nn.Module):
@@ -61,8 +46,8 @@ class LinearPrediction(nn.Module):
         hop_length: int,
         n_mels: int,
         order: int,
-        channels: int = 128,
-        mel_range: tuple[float, float] = (80.0, 7600.0),
+        channels: int = VocoderSettings.prediction_channels,
+        mel_range: tuple[float, float] = VocoderSettings.mel_range,
     ) -> None:
         """Build the network.
 
@@ -117,37 +102,27 @@ class LinearPrediction(nn.Module):
         inside = None if lengths is None else torch.arange(size, device=x.device) < lengths[:, None]
         x = x if inside is None else x.masked_fill(~inside, 0)
         weights = filters.weights.view(batch, -1, order + 1)
-        residual = self._filtered(x, weights)
         log_gain = -weights[:, :, -1:].log().expand(-1, -1, self.block).reshape(batch, size)
         first = cholesky(filters.correlation.view(batch, -1, order)[:, 0])
-        start = torch.linalg.solve_triangular(first, x[:, :order, None].to(first), upper=False)[:, :, 0]
-        residual = torch.cat([start, residual[:, order:]], dim=1).to(x)
+        residual = whiten(x, weights, first).to(x)
         log_gain = torch.cat([first.diagonal(dim1=1, dim2=2).log(), log_gain[:, order:]], dim=1)
         if inside is not None:
             residual, log_gain = residual * inside, log_gain * inside
         return residual, -log_gain.sum(dim=1).to(x)
 
-    def _filtered(self, x: Tensor, weights: Tensor) -> Tensor:
-        """Run filters (B, N, order + 1), float64, over x (B, N * block): shape of x, float64."""
-        period = -(-(self.block + self.order) // 32) * 32  # of small factors; no sum reaches around
-        blocks = F.pad(x.double(), (self.order, 0)).unfold(1, self.block + self.order, self.block)
-        spectra = torch.fft.rfft(blocks, period) * torch.fft.rfft(weights, period).conj()
-        return torch.fft.irfft(spectra, period)[:, :, : self.block].reshape(x.shape)
-
     @own_arithmetic
     def inverse(self, residual: Tensor, feats: Tensor, cond: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Undo :meth:`forward`; arguments and shapes as there."""
+        """Undo :meth:`forward`; arguments and shapes as there.
+
+        The gradient of the residual costs as much as this; that of what makes the filters only what they cost.
+        """
         filters = self._all_filters(feats, cond, lengths)
         batch, size = residual.shape
-        filters = Filters(*(part.unflatten(0, (batch, -1)) for part in filters))
-        x, _ = self._solve(residual.view(batch, -1, self.block), filters, None)
+        weights, correlation = (part.unflatten(0, (batch, -1)) for part in filters)
+        x = Recursion.apply(residual.reshape(batch, -1, self.block), weights, correlation[:, 0])
         if lengths is not None:
             x = x * (torch.arange(size, device=x.device) < lengths[:, None])
         return x
-
-    def session(self) -> PredictionSession:
-        """Start to undo :meth:`forward` in pieces."""
-        return PredictionSession(self)
 
     def filters(self, feats: Tensor, following: Tensor, context: Tensor) -> Filters:
         """Compute the filters of frames.
@@ -196,110 +171,3 @@ class LinearPrediction(nn.Module):
             after = torch.minimum(after, (lengths[:, None] - 1).div(self.hop_length, rounding_mode="floor"))
         context = torch.cat([cond[items, (places - 1).clamp(min=0)], cond, cond[items, after]], dim=2)
         return self.filters(*(part.flatten(0, 1) for part in (feats, feats[items, after], context)))
-
-    def _solve(self, residual: Tensor, filters: Filters, past: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Undo the filters block by block.
-
-        Args:
-            residual: Shape (B, N, block).
-            filters: The same blocks', each part with (B, N) in front.
-            past: Samples before, shape (B, order); None: there are none.
-
-        Returns:
-            Waveform, shape (B, N * block), and its last ``order`` samples.
-        """
-        pieces = []
-        for first in range(0, residual.shape[1], SOLVED_BLOCKS):
-            part = slice(first, first + SOLVED_BLOCKS)
-            blocks, by_lag = residual[:, part].to(filters.weights), filters.weights[:, part].flip(-1)
-            if past is None:
-                wav = self._first_block(blocks[:, 0], by_lag[:, 0], filters.correlation[:, 0])
-                pieces.append(wav)
-                past, blocks, by_lag = wav[:, -self.order :], blocks[:, 1:], by_lag[:, 1:]
-            response, carry = self._responses(by_lag)
-            own = (response @ blocks[..., None])[..., 0]
-            for block in range(own.shape[1]):
-                carried = response[:, block, :, : self.order] @ (carry[:, block] @ past[:, :, None])
-                wav = own[:, block] - carried[:, :, 0]
-                past = wav[:, -self.order :]
-                pieces.append(wav)
-        return torch.cat(pieces, dim=1).to(residual), past
-
-    def _responses(self, by_lag: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what a block answers to its residual, and what the past adds to the residual of its first samples.
-
-        Args:
-            by_lag: Weights of the sample itself, of the one before, ..., shape (B, N, order + 1).
-
-        Returns:
-            Matrices, shape (B, N, block, block) and (B, N, order, order).
-        """
-        order, size = self.order, self.block
-        padded = F.pad(by_lag, (0, size))  # 0 beyond the order
-        impulse = torch.eye(size, 1, dtype=by_lag.dtype, device=by_lag.device).expand(*by_lag.shape[:2], -1, -1)
-        answer = torch.linalg.solve_triangular(toeplitz(padded, size), impulse, upper=False)[..., 0]
-        rows, columns = torch.arange(order, device=by_lag.device)[:, None], torch.arange(order, device=by_lag.device)
-        return toeplitz(answer, size), padded[..., rows + order - columns]
-
-    def _first_block(self, residual: Tensor, by_lag: Tensor, correlation: Tensor) -> Tensor:
-        """Undo the filter where nothing was before: the first samples are correlated as the spectrum says."""
-        order, size = self.order, self.block
-        matrix = toeplitz(F.pad(by_lag, (0, size)), size)
-        matrix[:, :order] = torch.eye(order, size, dtype=matrix.dtype, device=matrix.device)
-        start = cholesky(correlation) @ residual[:, :order, None]
-        right = torch.cat([start, residual[:, order:, None]], dim=1)
-        return torch.linalg.solve_triangular(matrix, right, upper=False)[:, :, 0]
-
-
-class PredictionSession:
-    """The inverse of one utterance in pieces: features come first, residual and sound follow."""
-
-    def __init__(self, prediction: LinearPrediction) -> None:
-        """Start."""
-        self._prediction = prediction
-        self._frames: tuple[Tensor, Tensor] | None = None  # features and conditioning of frames not used up
-        self._previous: Tensor | None = None  # conditioning of the frame before these
-        self._filters: Filters | None = None  # of blocks that wait for their residual, (1, N) in front
-        self._residual: Tensor | None = None
-        self._past: Tensor | None = None
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self._prediction.device
-
-    @own_arithmetic
-    def push_frames(self, feats: Tensor, cond: Tensor, final: bool) -> None:
-        """Take features (frames, n_mels), as they are and standardised; ``final``: these are the last."""
-        if self._frames is not None:
-            feats, cond = (torch.cat(pair) for pair in zip(self._frames, (feats, cond), strict=True))
-        self._previous = cond[:1] if self._previous is None else self._previous
-        if final:
-            feats, cond = torch.cat([feats, feats[-1:]]), torch.cat([cond, cond[-1:]])
-        ready = len(feats) - 1
-        self._frames = feats[ready:], cond[ready:]
-        if ready < 1:
-            return
-        before = torch.cat([self._previous, cond[: ready - 1]])
-        self._previous = cond[ready - 1 : ready]
-        context = torch.cat([before, cond[:-1], cond[1:]], dim=1)
-        new = Filters(*(part[None] for part in self._prediction.filters(feats[:-1], feats[1:], context)))
-        if self._filters is not None:
-            new = Filters(*(torch.cat(pair, dim=1) for pair in zip(self._filters, new, strict=True)))
-        self._filters = new
-
-    @own_arithmetic
-    def push(self, residual: Tensor) -> Tensor:
-        """Take residual (samples,) and return the sound of the blocks that are whole, shape (samples,)."""
-        if self._residual is not None:
-            residual = torch.cat([self._residual, residual])
-        known = 0 if self._filters is None else self._filters.weights.shape[1]
-        count = min(known, len(residual) // self._prediction.block)
-        self._residual = residual[count * self._prediction.block :]
-        if count == 0:
-            return residual[:0]
-        now = Filters(*(part[:, :count] for part in self._filters))
-        self._filters = Filters(*(part[:, count:] for part in self._filters))
-        blocks = residual[: count * self._prediction.block].view(1, count, -1)
-        wav, self._past = self._prediction._solve(blocks, now, self._past)
-        return wav[0]

@@ -2,7 +2,8 @@
 
 ``forward(x, cond, mask) -> (z, logdet)`` and ``inverse(z, cond, mask) -> x`` with x and z of shape (B, C, T), cond of
 shape (B, D, T), logdet = log|det dz/dx| per item in nats, shape (B,). Every transform changes each sample by an affine
-map whose factors depend on other samples, so that its log-determinant is a sum over samples. ``mask`` (B, C, T) is 1
+map whose factors depend on other samples, so that its log-determinant is a sum over samples. The first half of the
+channels is the one that a WaveNet reads. ``mask`` (B, C, T) is 1
 for samples of the utterance and 0 for padding: padding stays zero through every transform and isn't counted. With
 mask None all samples count.
 """
@@ -15,36 +16,9 @@ import torch
 from torch import Tensor, distributed, nn
 
 from flowavenet_plugin.flow.arithmetic import exact_product, wavenet_dtype
-from flowavenet_plugin.flow.chain import Chain, run_chain
 from flowavenet_plugin.flow.mixing import inverse_mixing_matrix, mixing_matrix
-from flowavenet_plugin.flow.step_passes import ADDITIVE, AFFINE, SPLIT, Step
+from flowavenet_plugin.flow.plan import ADDITIVE, AFFINE, SPLIT, Block, Step
 from flowavenet_plugin.flow.wavenet import WaveNet
-from flowavenet_plugin.kernels.scratch import Memory
-
-
-def squeeze(x: Tensor, times: int = 1) -> Tensor:
-    """Turn pairs of columns into channels: (B, C, T) to (B, 2 * C, T / 2); channel 2 * c + p holds phase p of c.
-
-    ``times``: so many times, one after the other.
-    """
-    if times > 1:
-        x = squeeze(x, times - 1)
-    batch, channels, length = x.shape
-    return x.reshape(batch, channels, length // 2, 2).transpose(2, 3).reshape(batch, 2 * channels, length // 2)
-
-
-def unsqueeze(x: Tensor, times: int = 1) -> Tensor:
-    """Undo :func:`squeeze`: (B, 2 * C, T / 2) to (B, C, T)."""
-    if times > 1:
-        x = unsqueeze(x, times - 1)
-    batch, channels, length = x.shape
-    return x.reshape(batch, channels // 2, 2, length).transpose(2, 3).reshape(batch, channels // 2, 2 * length)
-
-
-def swap(x: Tensor) -> Tensor:
-    """Exchange the halves of the channels of (B, C, T); its own inverse."""
-    first, second = x.chunk(2, dim=1)
-    return torch.cat([second, first], dim=1)
 
 
 def sum_samples(x: Tensor, mask: Tensor | None) -> Tensor:
@@ -152,13 +126,38 @@ def run_wavenet(net: WaveNet, half: Tensor, cond: Tensor, mask: Tensor | None) -
         return net(half, cond, columns_of(mask)).to(half.dtype)
 
 
-class Coupling(nn.Module):
-    """Base of the couplings: the second half of the channels changes, given the first half and the conditioning."""
+class Conditional(nn.Module):
+    """Base of what changes the second half of the channels, given the first: z_b = (x_b - shift) exp(-log_scale)."""
+
+    def said(self, half: Tensor, cond: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return shift and log_scale, shape (B, C / 2, T), from the first half; log_scale None: not scaled."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, cond: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map x to z; see the module's text for shapes."""
+        x_a, x_b = x.chunk(2, dim=1)
+        shift, log_scale = self.said(x_a, cond, mask)
+        z_b, logdet = x_b - shift, x.new_zeros(x.shape[0])
+        if log_scale is not None:
+            z_b = z_b * torch.exp(-log_scale)
+            logdet = -sum_samples(log_scale, None if mask is None else mask.chunk(2, dim=1)[1])
+        z = torch.cat([x_a, z_b], dim=1)
+        return (z if mask is None else z * mask), logdet
+
+    def inverse(self, z: Tensor, cond: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Map z to x; see the module's text for shapes."""
+        z_a, z_b = z.chunk(2, dim=1)
+        shift, log_scale = self.said(z_a, cond, mask)
+        x_b = (z_b if log_scale is None else z_b * torch.exp(log_scale)) + shift
+        x = torch.cat([z_a, x_b], dim=1)
+        return x if mask is None else x * mask
+
+
+class Coupling(Conditional):
+    """Base of the couplings."""
 
     #: Values that the network predicts per changed channel.
     n_factor: int
-    #: Of :class:`~flowavenet_plugin.flow.step_passes.Step`.
-    kind: str
 
     def __init__(self, channels: int, cond_channels: int, **wavenet: int | bool) -> None:
         """Build the network.
@@ -172,89 +171,122 @@ class Coupling(nn.Module):
         half = channels // 2
         self.net = WaveNet(half, self.n_factor * half, cond_channels, **wavenet)
 
-    def _predict(self, half: Tensor, cond: Tensor, mask: Tensor | None) -> Tensor:
-        return run_wavenet(self.net, half, cond, mask)
-
 
 class AffineCoupling(Coupling):
     """z_b = (x_b - t) exp(-log_s), with log_s and t from a WaveNet of x_a (arXiv 1811.02155, section 3.2)."""
 
     n_factor = 2
-    kind = AFFINE
 
-    def forward(self, x: Tensor, cond: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Map x to z; see the module's text for shapes."""
-        x_a, x_b = x.chunk(2, dim=1)
-        log_s, t = self._predict(x_a, cond, mask).chunk(2, dim=1)
-        z_b = (x_b - t) * torch.exp(-log_s)
-        mask_b = None if mask is None else mask.chunk(2, dim=1)[1]
-        if mask_b is not None:
-            z_b = z_b * mask_b
-        return torch.cat([x_a, z_b], dim=1), -sum_samples(log_s, mask_b)
-
-    def inverse(self, z: Tensor, cond: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Map z to x; see the module's text for shapes."""
-        z_a, z_b = z.chunk(2, dim=1)
-        log_s, t = self._predict(z_a, cond, mask).chunk(2, dim=1)
-        x = torch.cat([z_a, z_b * torch.exp(log_s) + t], dim=1)
-        return x if mask is None else x * mask
+    def said(self, half: Tensor, cond: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """See :meth:`Conditional.said`."""
+        log_s, t = run_wavenet(self.net, half, cond, mask).chunk(2, dim=1)
+        return t, log_s
 
 
 class AdditiveCoupling(Coupling):
     """z_b = x_b + m, with m from a WaveNet of x_a: the paper's volume-preserving variant."""
 
     n_factor = 1
-    kind = ADDITIVE
 
-    def forward(self, x: Tensor, cond: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Map x to z; see the module's text for shapes."""
-        x_a, x_b = x.chunk(2, dim=1)
-        z = torch.cat([x_a, x_b + self._predict(x_a, cond, mask)], dim=1)
-        return (z if mask is None else z * mask), x.new_zeros(x.shape[0])
-
-    def inverse(self, z: Tensor, cond: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Map z to x; see the module's text for shapes."""
-        z_a, z_b = z.chunk(2, dim=1)
-        x = torch.cat([z_a, z_b - self._predict(z_a, cond, mask)], dim=1)
-        return x if mask is None else x * mask
+    def said(self, half: Tensor, cond: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """See :meth:`Conditional.said`."""
+        return -run_wavenet(self.net, half, cond, mask), None
 
 
-class GaussianSplit(nn.Module):
+#: The coupling of each kind of step.
+COUPLINGS = {AFFINE: AffineCoupling, ADDITIVE: AdditiveCoupling}
+
+
+class GaussianSplit(Conditional):
     """Whiten the second half of the channels by a Gaussian whose mean and scale a WaveNet reads off the first half.
 
     The whitened half leaves the flow as noise (multi-scale architecture of arXiv 1811.02155, section 3.4): the
     log-density of the half under its Gaussian is the standard-normal log-density of z_b plus the log-determinant.
     """
 
-    def __init__(self, channels: int, cond_channels: int, reversible: bool = True, **wavenet: int | bool) -> None:
-        """Build the network.
-
-        Args:
-            channels: C, even.
-            cond_channels: Conditioning channels.
-            reversible: Rebuild activations in the backward pass instead of keeping them.
-            wavenet: Options of :class:`WaveNet`.
-        """
+    def __init__(self, channels: int, cond_channels: int, **wavenet: int | bool) -> None:
+        """Build the network; arguments as of :class:`Coupling`."""
         super().__init__()
-        self.reversible = reversible
-        self._memory = Memory()
         self.prior = WaveNet(channels // 2, channels, cond_channels, **wavenet)
 
-    def _predict(self, half: Tensor, cond: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    def chain_parameters(self) -> list[Tensor]:
+        """List the parameters as :class:`~flowavenet_plugin.flow.plan.Step` counts them."""
+        return self.prior.stack_parameters()
+
+    def said(self, half: Tensor, cond: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """See :meth:`Conditional.said`."""
         mean, log_sd = run_wavenet(self.prior, half, cond, mask).chunk(2, dim=1)
         return mean, log_sd
 
+
+class FlowStep(nn.Module):
+    """ActNorm and coupling (arXiv 1811.02155, figure 1); perhaps mixed channels between them.
+
+    Which half of the channels comes first, the swap, is the plan's business.
+    """
+
+    def __init__(self, step: Step, channels: int, cond_channels: int, **wavenet: int | bool) -> None:
+        """Build the step.
+
+        Args:
+            step: What the plan says.
+            channels: Channels of x.
+            cond_channels: Channels of the conditioning that it reads.
+            wavenet: Options of the coupling's :class:`~flowavenet_plugin.flow.wavenet.WaveNet`.
+        """
+        super().__init__()
+        self.actnorm = ActNorm(channels)
+        self.mixing = Mixing(channels) if step.mixing else None
+        self.coupling = COUPLINGS[step.kind](channels, cond_channels, **wavenet)
+
+    def chain_parameters(self) -> list[Tensor]:
+        """List the parameters as :class:`~flowavenet_plugin.flow.plan.Step` counts them."""
+        mixing = [] if self.mixing is None else [self.mixing.factors]
+        return [self.actnorm.loc, self.actnorm.scale, *mixing, *self.coupling.net.stack_parameters()]
+
     def forward(self, x: Tensor, cond: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map x to z; see the module's text for shapes."""
-        keep = not self.reversible and torch.is_grad_enabled()
-        memory = self._memory if torch.is_grad_enabled() else Memory()
-        chain = Chain([Step(SPLIT, self.prior.shape, None)], self.prior.widest, None, keep, memory)
-        x = x if mask is None else x * mask
-        return run_chain(chain, x, cond.transpose(1, 2), mask, self.prior.stack_parameters())
+        x, scale_logdet = self.actnorm(x, None, mask)
+        x = x if self.mixing is None else self.mixing(x, None, mask)[0]  # of determinant 1
+        x, coupling_logdet = self.coupling(x, cond, mask)
+        return x, scale_logdet + coupling_logdet
 
     def inverse(self, z: Tensor, cond: Tensor, mask: Tensor | None = None) -> Tensor:
         """Map z to x; see the module's text for shapes."""
-        z_a, z_b = z.chunk(2, dim=1)
-        mean, log_sd = self._predict(z_a, cond, mask)
-        x = torch.cat([z_a, z_b * torch.exp(log_sd) + mean], dim=1)
-        return x if mask is None else x * mask
+        x = self.coupling.inverse(z, cond, mask)
+        x = x if self.mixing is None else self.mixing.inverse(x, None, mask)
+        return self.actnorm.inverse(x, None, mask)
+
+
+class FlowBlock(nn.Module):
+    """The modules of a block's steps; :mod:`.definition` runs them."""
+
+    def __init__(self, block: Block, share_stacks: bool) -> None:
+        """Build them.
+
+        Args:
+            block: What the plan says.
+            share_stacks: The WaveNets of all steps share all but what they read of the conditioning and their end.
+        """
+        super().__init__()
+
+        def sizes(step: Step) -> dict[str, int | bool]:
+            read = block.cond_channels if step.conds is None else block.cond_channels // 2 * len(step.conds)
+            shape = step.stack
+            wavenet = dict(n_layer=shape.n_layer, kernel_size=shape.kernel_size, causal=shape.causal)
+            return dict(channels=block.channels, cond_channels=read, filter_size=block.width, **wavenet)
+
+        couplings = [step for step in block.steps if step.kind != SPLIT]
+        self.steps = nn.ModuleList(FlowStep(step, **sizes(step)) for step in couplings)
+        for step in self.steps[1:] if share_stacks else ():
+            step.coupling.net.share(self.steps[0].coupling.net)
+        self.split = GaussianSplit(**sizes(block.steps[-1])) if block.kept is not None else None
+
+    @property
+    def parts(self) -> list[FlowStep | GaussianSplit]:
+        """The module of each step of the plan."""
+        return [*self.steps, *([] if self.split is None else [self.split])]
+
+    def chain_parameters(self) -> list[Tensor]:
+        """List the parameters of all steps."""
+        return [parameter for part in self.parts for parameter in part.chain_parameters()]

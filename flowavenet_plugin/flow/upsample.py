@@ -26,13 +26,8 @@ class ConditionUpsampler(nn.Module):
 
         Args:
             scales: Upsampling factors; their product is the hop length in samples.
-
-        Raises:
-            ValueError: If a scale is below 2, or there is none.
         """
         super().__init__()
-        if len(scales) == 0 or min(scales) < 2:  # 1 upsamples nothing, and its kernel can't keep the length
-            raise ValueError(f"upsample_scales must be whole numbers from 2, not {list(scales)}")
         self.scales = tuple(scales)
         self.layers = nn.ModuleList(weight_norm(self._layer(scale)) for scale in scales)
 

@@ -7,11 +7,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from flowavenet_plugin.kernels.fused_gate import gated_activation
-from flowavenet_plugin.kernels.gated_stack import RESIDUAL
-from flowavenet_plugin.kernels.stack_weights import SCALE_SLOPE, StackShape
+from flowavenet_plugin.kernels.backends import RESIDUAL
+from flowavenet_plugin.kernels.stack_parameters import SCALE_SLOPE
+from flowavenet_plugin.kernels.stack_shape import FRONT_KERNEL_SIZE
 
-FRONT_KERNEL_SIZE = 3
+
+def gated_activation(x: Tensor) -> Tensor:
+    """Return tanh(filter) * sigmoid(gate) (arXiv 1609.03499, equation 2).
+
+    Args:
+        x: Filter channels, then as many gate channels, shape (B, 2 * C, T).
+
+    Returns:
+        Activation, shape (B, C, T).
+    """
+    filter_, gate = x.chunk(2, dim=1)
+    return torch.tanh(filter_) * torch.sigmoid(gate)
 
 
 class PaddedConv1d(nn.Module):
@@ -97,15 +108,8 @@ class WaveNet(nn.Module):
             n_layer: Number of dilated layers; layer i has dilation 2**i.
             kernel_size: Taps of a dilated convolution.
             causal: Reach to the past only.
-
-        Raises:
-            ValueError: If ``n_layer`` is below 1, or ``kernel_size`` is even in a non-causal stack.
         """
         super().__init__()
-        if n_layer < 1:
-            raise ValueError(f"n_layer must be at least 1, not {n_layer}")
-        if kernel_size < 1 or (not causal and kernel_size % 2 == 0):
-            raise ValueError(f"kernel_size must be positive, and odd if not causal, not {kernel_size}")
         self.front = PaddedConv1d(in_channels, filter_size, FRONT_KERNEL_SIZE, causal=causal)
         # One product for the conditioning of all layers: their inputs are the same.
         self.cond = weight_norm(nn.Conv1d(cond_channels, 2 * filter_size * n_layer, 1))
@@ -114,12 +118,6 @@ class WaveNet(nn.Module):
         )
         self.skip = weight_norm(nn.Conv1d(filter_size, filter_size, 1))
         self.end = ZeroConv1d(filter_size, out_channels)
-        self.shape = StackShape(n_layer, causal)
-        #: Columns on each side (causal: in the past) that one convolution reaches at most.
-        self.widest = self.shape.reach(kernel_size, FRONT_KERNEL_SIZE)
-        #: Columns on each side (causal: in the past) that one output column depends on.
-        taps = FRONT_KERNEL_SIZE - 1 + (kernel_size - 1) * (2**n_layer - 1)
-        self.reach = taps if causal else taps // 2
 
     def share(self, other: WaveNet) -> None:
         """Take over another's front, dilated layers and skip; conditioning and end stay its own."""

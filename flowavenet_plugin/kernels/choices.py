@@ -1,4 +1,4 @@
-"""Which of the ways that compute the same are taken on a CPU: decided here, and nowhere else.
+"""What users set of the ways that compute the same on a CPU, see :mod:`.backends` for all of them.
 
 Environment variables, read whenever something is decided:
 

@@ -58,7 +58,7 @@ class DirectConvolution:
             keep: Sigmoids are wanted; else ``pre`` is lost.
         """
         self.add_to(pre, h, first, scratch)
-        if takes(pre):
+        if takes(pre) and takes(out):
             fused.gate(pre, bias, out)
             return
         a, b = pre[: len(out)].add_(bias).sigmoid_().chunk(2, dim=1)

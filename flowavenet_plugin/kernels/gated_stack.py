@@ -1,37 +1,74 @@
-"""Forward and backward passes of the gated dilated convolution stack (arXiv 1811.02155, section 3.2) on rows.
+"""Forward pass of the gated dilated convolution stack (arXiv 1811.02155, section 3.2) on rows, for all backends.
 
 The same function as :class:`flowavenet_plugin.flow.wavenet.WaveNet`, as matrix products that accumulate: taps of a
 convolution, its conditioning, residual and skip sums add up inside the products, and what remains between them is few
 element-wise passes over pieces that stay in the processor's cache. With a = sigmoid(2 f) and b = sigmoid(g), the gate
 is tanh(f) sigmoid(g) = 2 a b - b; the factor 2 is part of the weights, and the gate is kept negated: b - 2 a b is one
-pass.
+pass. :mod:`.backends` lists who computes products and gates; :mod:`.gated_stack_backward` is the way back.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from flowavenet_plugin.kernels import fused
-from flowavenet_plugin.kernels.compiled import takes
-from flowavenet_plugin.kernels.rows import Rows
+from flowavenet_plugin.kernels.compiled import takes, takes_floats
 from flowavenet_plugin.kernels.scratch import Scratch
 from flowavenet_plugin.kernels.stack_weights import StackWeights
-from flowavenet_plugin.kernels.thin_product import thin_product
 
-#: Factor of a layer's residual sum.
-RESIDUAL = math.sqrt(0.5)
+#: Values that a front convolution reads, up to which a library's product is slower than the compiled one.
+SMALL_FRONT = 24
+#: Values that an end convolution writes, likewise.
+SMALL_END = 16
+#: Conditioning of the rows from one to before another: the matrices (rows, channels) that the stack reads.
+Cond = Callable[[int, int], list[Tensor]]
+
+
+class Layout(Protocol):
+    """What lies outside of utterances."""
+
+    def clear(self, values: Tensor, start: int) -> Tensor:
+        """Set what lies outside to zero, in place, of values (n, C) of the rows from ``start`` on."""
+
+    def inside(self, start: int, end: int) -> Tensor | None:
+        """Return 1 for rows inside and 0 for those outside, shape (end - start, 1); None: all are inside."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """Rows that are wanted.
+
+    Attributes:
+        first: The first.
+        last: One beyond the last.
+        total: Rows that there are: beyond these, all is zero.
+        start: Row that the stack's input begins with.
+    """
+
+    first: int
+    last: int
+    total: int
+    start: int
+
+    def needed(self, weights: StackWeights) -> list[tuple[int, int]]:
+        """Return the rows whose hidden states are needed, from the first layer's input to the last layer's gate."""
+        spans = [(self.first, self.last)]
+        for conv, left in reversed(list(zip(weights.dilated, weights.lefts, strict=True))):
+            start, end = spans[0]
+            spans.insert(0, (max(0, start - left), min(self.total, end + conv.reach - left)))
+        return spans
 
 
 @dataclass
 class Activations:
     """What the backward pass reads: input, hidden states, sigmoids (a, b), negated gates, the two last layers.
 
-    Hidden states have the rows of zeros around them that their convolutions read.
+    Input and hidden states have the rows of zeros around them that their convolutions read.
     """
 
     x: Tensor
@@ -54,253 +91,134 @@ class Activations:
 
 
 def forward(
-    x: Tensor, cond: Tensor, weights: StackWeights, rows: Rows, scratch: Scratch, keep: bool = True
+    weights: StackWeights, x: Tensor, cond: Cond, span: Span, layout: Layout, scratch: Scratch, keep: bool = False
 ) -> tuple[Tensor, Activations | None]:
     """Run the stack.
 
     Args:
-        x: Input, shape (rows, in_channels), zero outside of utterances.
-        cond: Conditioning, shape (rows, cond_channels).
         weights: Of the stack.
-        rows: The layout.
+        x: Input of all rows that matter, zero outside of utterances, contiguous, shape (rows, in_channels).
+        cond: Conditioning.
+        span: Rows that are wanted.
+        layout: What is outside of utterances.
         scratch: Buffers; the activations lie in them.
-        keep: Keep activations.
+        keep: Keep activations; all rows are to be wanted then.
 
     Returns:
-        Prediction, shape (rows, out_channels), and what :func:`backward` needs, if kept.
+        Prediction, shape (rows wanted, out_channels), and what the backward pass needs, if kept.
     """
-    size, width = x.shape[0], weights.width
-    kept = Activations(x)
-    out = x.new_empty(size, weights.end.shape[0])
-    skips = scratch.take("skips", (size, width), x)
-    last = scratch.take("last", (size, width), x) if keep else None
-    h, core = _padded("hidden0", 0, size, weights, x, scratch)
-    unfolded = _unfold(x, weights.front_offsets)
-    for piece in _pieces(x, weights):
-        torch.addmm(weights.front_bias, unfolded[piece], weights.front.t(), out=core[piece]).relu_()
-    for i in range(len(weights.dilated)):
-        rows.clear(core)
-        sigmoids = gates = None
-        if keep:
-            sigmoids = scratch.take(f"sigmoids{i}", (_room(size, weights), 2 * width), x)
-            gates = scratch.take(f"gate{i}", (size, width), x)
-            kept.hidden.append(h)
-            kept.sigmoids.append(sigmoids[:size])
-            kept.gates.append(gates)
-        is_last = i + 1 == len(weights.dilated)
-        following = None if is_last else _padded(f"hidden{i + 1}", i + 1, size, weights, x, scratch)
-        bias = None if is_last else RESIDUAL * weights.residual_bias[i]
-        for piece in _pieces(x, weights):
-            u = _gate(i, h, cond, piece, weights, sigmoids, gates, scratch)
-            skip_bias, before = weights.skip_sum_bias if is_last else None, skips[piece] if i else None
-            weights.times("to_skip", i).multiply(u, skips[piece], skip_bias, before, alpha=-1, relu=is_last)
+    spans, width, like = span.needed(weights), weights.width, weights.skip_bias
+    count = span.last - span.first
+    kept = Activations(x) if keep else None
+    out = x.new_empty(count, len(weights.end), dtype=weights.end.dtype)
+    skips = scratch.take("skips", (count, width), like)
+    last = scratch.take("last", (count, width), like) if keep else None
+    h, core = _padded(0, spans, weights, like, scratch, keep)
+    for piece in weights.pieces(len(core)):
+        _front(x[piece.start + spans[0][0] - weights.front_left - span.start :], weights, core[piece])
+    layout.clear(core, spans[0][0])
+    for i, (start, end) in enumerate(spans[1:]):
+        is_last, shift = i + 1 == len(weights.dilated), span.first - start
+        following = None if is_last else _padded(i + 1, spans, weights, like, scratch, keep)
+        room = _Room(i, end - start, weights, like, scratch, kept, h)
+        for piece in weights.pieces(end - start):
+            pre, gate = room.take(piece)
+            rows = slice(piece.start, piece.start + len(gate))
+            weights.condition(i, cond(start + rows.start, start + rows.stop), pre[: len(gate)])
+            gate = weights.backend.gate(weights, i, pre, gate, h, piece.start, scratch, keep)
+            first, stop = max(rows.start, shift), min(rows.stop, span.last - start)  # of those, the wanted
+            into = slice(first - shift, stop - shift)
+            weights.backend.skip(weights, i, gate[first - rows.start : stop - rows.start], skips[into])
             if is_last:
-                state = _part(last, "last", piece.start, len(u), width, x, scratch)
-                weights.times("skip").multiply(skips[piece], state, weights.skip_bias, relu=True)
-                torch.addmm(weights.end_bias, state, weights.end.t(), out=out[piece])
+                state = scratch.take("last", skips[into].shape, like) if last is None else last[into]
+                weights.times("skip").multiply(skips[into], state, weights.skip_bias, relu=True)
+                _end(state, weights, out[into])
             else:
-                residual = weights.times("to_residual", i)
-                residual.multiply(u, following[1][piece], bias, core[piece], alpha=-RESIDUAL, factor=RESIDUAL)
-        h, core = following or (h, core)
-    kept.skips, kept.last = skips, last
-    return out, kept if keep else None
+                before = h[weights.lefts[i] :][rows]
+                inside = layout.inside(start + rows.start, start + rows.stop) if weights.backend.clears else None
+                weights.backend.residual(weights, i, gate, before, following[1][rows], inside)
+        if not is_last:
+            h, core = following
+            if not weights.backend.clears:
+                layout.clear(core, start)
+    if keep:
+        kept.skips, kept.last = skips, last
+    return out, kept
 
 
-def backward(
-    grad: Tensor,
-    cond: Tensor,
-    grad_cond: Tensor | None,
-    kept: Activations,
-    weights: StackWeights,
-    rows: Rows,
-    scratch: Scratch,
-) -> tuple[Tensor, StackWeights]:
-    """Run the stack backwards.
+class _Room:
+    """Room for a layer's values before the gate, which become its sigmoids, and for its gates; perhaps kept."""
 
-    Args:
-        grad: Gradient of the prediction, shape (rows, out_channels), zero outside of utterances.
-        cond: As in :func:`forward`.
-        grad_cond: The gradient of the conditioning is added to it; None: not needed.
-        kept: From :func:`forward`.
-        weights: As in :func:`forward`.
-        rows: The layout.
-        scratch: Buffers; not those that hold ``kept`` under the names used here.
+    def __init__(
+        self,
+        layer: int,
+        count: int,
+        weights: StackWeights,
+        like: Tensor,
+        scratch: Scratch,
+        kept: Activations | None,
+        hidden: Tensor,
+    ) -> None:
+        self._count, self._width, self._tile = count, weights.width, weights.dilated[layer].tile
+        self._like, self._scratch = like, scratch
+        self._pre = self._gate = None
+        if kept is not None:
+            self._pre = scratch.take(f"sigmoids{layer}", (padded(count, self._tile), 2 * self._width), like)
+            self._gate = scratch.take(f"gate{layer}", (count, self._width), like)
+            kept.hidden.append(hidden)
+            kept.sigmoids.append(self._pre[:count])
+            kept.gates.append(self._gate)
 
-    Returns:
-        Gradient of x, (rows, in_channels), and the gradients of the weights.
-    """
-    grads = weights.empty_gradients(scratch)
-    grads.end = grad.t() @ kept.last
-    grads.end_bias = grad.sum(dim=0)
-    grad_skips = _skips_backward(grad, kept, weights, grads, scratch)
-    core = None
-    for i in reversed(range(len(weights.dilated))):
-        grad_next, (grad_h, core) = core, _padded(f"grad_hidden{i % 2}", i, len(grad), weights, grad, scratch)
-        if grad_next is None:
-            core.zero_()
+    def take(self, piece: slice) -> tuple[Tensor, Tensor]:
+        """Return room for a piece: whole tiles of values before the gate, and its gates."""
+        count = min(piece.stop, self._count) - piece.start
+        rows = padded(count, self._tile)
+        if self._pre is not None:
+            pre, gate = self._pre[piece.start : piece.start + rows], self._gate[piece.start : piece.start + count]
         else:
-            torch.mul(grad_next, RESIDUAL, out=core)
-        for piece in _pieces(grad, weights):
-            grad_pre = _gate_backward(i, piece, grad_skips, grad_next, kept, weights, grads, scratch)
-            inner = grad_pre[: _length(piece, len(grad))]
-            _add_product(grads.cond[i], inner.t(), cond[piece], piece)
-            if grad_cond is not None:
-                _add_cond_gradient(grad_cond[piece], inner, weights, i)
-            weights.dilated[i].backward(grad_pre, kept.hidden[i], piece.start, grad_h, grads.taps[i], scratch)
-        rows.clear(core)
-    first = kept.hidden[0][weights.lefts[0] :][: len(grad)]
-    grad_front = _relu_backward(core, first)
-    grads.front = grad_front.t() @ _unfold(kept.x, weights.front_offsets)
-    grads.front_bias = grad_front.sum(dim=0)
-    return _fold(grad_front @ weights.front, weights.front_offsets), grads
+            pre = self._scratch.take("pre", (rows, 2 * self._width), self._like)
+            gate = self._scratch.take("gate", (count, self._width), self._like)
+        pre[count:].zero_()
+        return pre, gate
 
 
-def _gate(
-    i: int,
-    h: Tensor,
-    cond: Tensor,
-    piece: slice,
-    weights: StackWeights,
-    sigmoids: Tensor | None,
-    gates: Tensor | None,
-    scratch: Scratch,
-) -> Tensor:
-    """Write sigmoids and gates of the i-th layer for a piece, if they are kept; return the latter."""
-    count, width = _length(piece, len(cond)), weights.width
-    pre = _part(sigmoids, "pre", piece.start, _room(count, weights), 2 * width, cond, scratch)
-    gate = _part(gates, "gate", piece.start, count, width, cond, scratch)
-    inner = pre[:count]
-    pre[count:].zero_()
-    if weights.cond_scale[i] is None:
-        weights.times("cond", i).multiply(cond[piece], inner)
+def windows(x: Tensor, weights: StackWeights, count: int) -> Tensor:
+    """Return what the front reads for each of ``count`` rows, a view of shape (count, taps * in_channels)."""
+    return x.as_strided((count, len(weights.front)), (x.shape[1], 1), x.storage_offset())
+
+
+def _front(x: Tensor, weights: StackWeights, out: Tensor) -> None:
+    """Write the first hidden states; ``x`` begins where the first row's window does."""
+    weight, bias = weights.front, weights.front_bias
+    if len(weight) <= SMALL_FRONT and weight.dtype == torch.float32 and takes(out):
+        fused.front(x.flatten(), x.shape[1], weight, bias, out)
+    elif weight.dtype == out.dtype:
+        torch.addmm(bias, windows(x, weights, len(out)), weight, out=out).relu_()
     else:
-        torch.mul(thin_product(cond[piece], weights.cond[i]), weights.cond_scale[i], out=inner)
-    weights.dilated[i].add_gate(pre, h, piece.start, weights.bias[i], gate, scratch, keep=sigmoids is not None)
-    return gate
+        out.copy_(torch.addmm(bias, windows(x, weights, len(out)), weight).relu_())
 
 
-def _part(
-    whole: Tensor | None, name: str, start: int, count: int, width: int, like: Tensor, scratch: Scratch
-) -> Tensor:
-    """Return rows from ``start`` on of what is kept; None: a buffer for them."""
-    return scratch.take(name, (count, width), like) if whole is None else whole[start : start + count]
+def _end(state: Tensor, weights: StackWeights, out: Tensor) -> None:
+    """Write the prediction."""
+    if len(weights.end) <= SMALL_END and takes_floats(weights.end) and takes(state):
+        fused.end(state, weights.end, weights.end_bias, out)
+    else:
+        torch.addmm(weights.end_bias, state.to(weights.end.dtype), weights.end.t(), out=out)
 
 
-def _skips_backward(
-    grad: Tensor, kept: Activations, weights: StackWeights, grads: StackWeights, scratch: Scratch
-) -> Tensor:
-    """Return the gradient of the sum of skips, before its relu."""
-    grad_skips = scratch.take("grad_skips", kept.skips.shape, grad)
-    for piece in _pieces(grad, weights):
-        grad_last = scratch.take("grad_gate", kept.last[piece].shape, grad)
-        _relu_backward(torch.mm(grad[piece], weights.end, out=grad_last), kept.last[piece])
-        _add_product(grads.skip, grad_last.t(), kept.skips[piece], piece)
-        grads.skip_bias.add_(grad_last.sum(dim=0))
-        weights.times("skip", back=True).multiply(grad_last, grad_skips[piece])
-        _relu_backward(grad_skips[piece], kept.skips[piece])
-        grads.skip_sum_bias.add_(grad_skips[piece].sum(dim=0))
-    return grad_skips
-
-
-def _gate_backward(
-    i: int,
-    piece: slice,
-    grad_skips: Tensor,
-    grad_next: Tensor | None,
-    kept: Activations,
-    weights: StackWeights,
-    grads: StackWeights,
-    scratch: Scratch,
-) -> Tensor:
-    """Return the gradient of the i-th layer's values before the sigmoids, of whole tiles; add those of its weights."""
-    u, sigmoids = kept.gates[i][piece], kept.sigmoids[i][piece]
-    grad_u = scratch.take("grad_gate", u.shape, u)
-    weights.times("to_skip", i, back=True).multiply(grad_skips[piece], grad_u, alpha=-1)
-    _add_product(grads.to_skip[i], grad_skips[piece].t(), u, piece, -1)
-    if grad_next is not None:
-        weights.times("to_residual", i, back=True).multiply(grad_next[piece], grad_u, other=grad_u, alpha=-RESIDUAL)
-        _add_product(grads.to_residual[i], grad_next[piece].t(), u, piece, -RESIDUAL)
-        grads.residual_bias[i].add_(grad_next[piece].sum(dim=0), alpha=RESIDUAL)
-    grad_pre = scratch.take("grad_pre", (_room(len(u), weights), 2 * weights.width), u)
-    grad_pre[len(u) :].zero_()
-    grads.bias[i].add_(_gate_gradients(grad_u, u, sigmoids, grad_pre[: len(u)], scratch))
-    return grad_pre
-
-
-def _gate_gradients(grad: Tensor, u: Tensor, sigmoids: Tensor, out: Tensor, scratch: Scratch) -> Tensor:
-    """Write the gradient before the sigmoids (a, b), from that of u = b - 2 a b; return its sum over the rows."""
-    if takes(grad) and takes(sigmoids):
-        return fused.gate_gradients(grad, u, sigmoids, out)
-    (a, b), (grad_a, grad_b) = sigmoids.chunk(2, dim=1), out.chunk(2, dim=1)
-    # -2 a b = u - b, so that all of it comes from products of grad with u, a and b.
-    product = torch.mul(grad, u, out=scratch.take("product", u.shape, u))
-    torch.addcmul(product, product, b, value=-1, out=grad_b)
-    product.addcmul_(grad, b, value=-1)
-    torch.addcmul(product, product, a, value=-1, out=grad_a)
-    return out.sum(dim=0)
-
-
-def _room(size: int, weights: StackWeights) -> int:
-    return -(-size // weights.tile) * weights.tile
-
-
-def _length(piece: slice, size: int) -> int:
-    return min(piece.stop, size) - piece.start
+def padded(count: int, tile: int) -> int:
+    """Return the rows of whole tiles that hold so many."""
+    return -(-count // tile) * tile
 
 
 def _padded(
-    name: str, layer: int, size: int, weights: StackWeights, like: Tensor, scratch: Scratch
+    layer: int, spans: list[tuple[int, int]], weights: StackWeights, like: Tensor, scratch: Scratch, keep: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return a layer's input with rows of zeros around it, where its convolution reads them, and the part between."""
-    reach, left = weights.dilated[layer].reach, weights.lefts[layer]
-    whole = scratch.take(name, (_room(size, weights) + reach, weights.width), like)
-    whole[:left].zero_()
-    whole[left + size :].zero_()
-    return whole, whole[left : left + size]
-
-
-def _pieces(x: Tensor, weights: StackWeights) -> Iterator[slice]:
-    size = x.shape[0]
-    step = weights.piece if x.device.type == "cpu" else size
-    return (slice(start, start + step) for start in range(0, size, step))
-
-
-def _add_product(out: Tensor, x: Tensor, y: Tensor, piece: slice, alpha: float = 1) -> None:
-    """Add alpha x @ y to ``out``; the first piece is written to it."""
-    out.addmm_(x, y, beta=min(piece.start, 1), alpha=alpha)
-
-
-def _add_cond_gradient(out: Tensor, grad: Tensor, weights: StackWeights, i: int) -> None:
-    """Add the gradient of the conditioning, which may be of higher precision, from that of the i-th layer's product."""
-    scale, weight = weights.cond_scale[i], weights.cond[i]
-    if scale is not None:
-        out.add_(thin_product(grad * scale, weight.t()))
-    elif out.dtype == grad.dtype:
-        weights.times("cond", i, back=True).multiply(grad, out, other=out)
-    else:
-        out.add_(grad @ weight)
-
-
-def _relu_backward(grad: Tensor, value: Tensor) -> Tensor:
-    return torch.ops.aten.threshold_backward.grad_input(grad, value, 0, grad_input=grad)
-
-
-def _unfold(x: Tensor, offsets: list[int]) -> Tensor:
-    """Put x of all offsets beside each other: (rows, C) to (rows, len(offsets) * C)."""
-    out = x.new_zeros(x.shape[0], len(offsets), x.shape[1])
-    for k, offset in enumerate(offsets):
-        first, last = max(offset, 0), min(x.shape[0] + offset, x.shape[0])
-        if first < last:
-            out[first - offset : last - offset, k] = x[first:last]
-    return out.flatten(1)
-
-
-def _fold(grad: Tensor, offsets: list[int]) -> Tensor:
-    """Sum what :func:`_unfold` put beside each other: its transpose."""
-    parts = grad.view(grad.shape[0], len(offsets), -1)
-    out = grad.new_zeros(parts.shape[0], parts.shape[2])
-    for k, offset in enumerate(offsets):
-        first, last = max(offset, 0), min(grad.shape[0] + offset, grad.shape[0])
-        if first < last:
-            out[first:last] += parts[first - offset : last - offset, k]
-    return out
+    """Return room for a layer's input with zeros where its convolution reads beyond it, and the part between."""
+    (start, end), (first, last), conv = spans[layer], spans[layer + 1], weights.dilated[layer]
+    name = f"hidden{layer if keep else layer % 2}"
+    whole = scratch.take(name, (padded(last - first, conv.tile) + conv.reach, weights.width), like)
+    before = start - (first - weights.lefts[layer])
+    whole[:before].zero_()
+    whole[before + end - start :].zero_()
+    return whole, whole[before : before + end - start]

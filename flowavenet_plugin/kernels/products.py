@@ -138,3 +138,21 @@ def panels(weight: Tensor, room: Tensor) -> Tensor:
     layout = (weight.stride(0), weight.stride(1 if rows_are_dense else 2), not rows_are_dense)
     call(f"panels_{KINDS[dtype]}", weight_at, room_at, planes, inner, out, *layout)
     return room
+
+
+def thin_product(x: Tensor, weight: Tensor) -> Tensor:
+    """Return x @ weight.t() for few rows: the time goes into reading the weights once, not into arithmetic.
+
+    For float32 on a CPU by oneDNN, which is up to twice as fast here as the BLAS that PyTorch's ``mm`` calls.
+
+    Args:
+        x: Shape (rows, in).
+        weight: Shape (out, in), its transpose contiguous or itself.
+    """
+    if x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and _has_onednn():
+        return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+    return x @ weight.t()
+
+
+def _has_onednn() -> bool:
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")

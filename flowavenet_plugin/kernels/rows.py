@@ -46,8 +46,8 @@ class Rows:
         """Turn (rows, C) into (B, C, T), a view."""
         return rows.view(self.batch, self.length + self.gap, -1)[:, : self.length].transpose(1, 2)
 
-    def clear(self, rows: Tensor) -> Tensor:
-        """Set what lies outside of utterances to zero, in place."""
+    def clear(self, rows: Tensor, start: int = 0) -> Tensor:
+        """Set what lies outside of utterances to zero, in place, of all rows: ``start`` is 0."""
         if self.columns is not None:
             rows.mul_(self.columns)
         elif self.gap:
@@ -57,3 +57,25 @@ class Rows:
     def sum_items(self, rows: Tensor) -> Tensor:
         """Sum each item's rows, (rows, C) to (B,); what lies outside of utterances must be zero."""
         return rows.view(self.batch, -1).sum(dim=1)
+
+
+@dataclass(frozen=True)
+class Marked:
+    """Rows of one item or several, from ``first`` on, of which some lie outside of utterances.
+
+    Attributes:
+        mask: 1 for rows inside and 0 for those outside, shape (rows, 1); None: all are inside.
+        first: The first row that it tells of.
+    """
+
+    mask: Tensor | None
+    first: int
+
+    def clear(self, rows: Tensor, start: int) -> Tensor:
+        """Set what lies outside to zero, in place, of rows (n, C) from ``start`` on."""
+        inside = self.inside(start, start + len(rows))
+        return rows if inside is None else rows.mul_(inside)
+
+    def inside(self, start: int, end: int) -> Tensor | None:
+        """Return the mask of rows from ``start`` to ``end``."""
+        return None if self.mask is None else self.mask[start - self.first : end - self.first]

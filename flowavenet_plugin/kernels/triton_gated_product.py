@@ -19,16 +19,13 @@ def _kernel(
     base,
     mask,
     out,
+    alpha,
     scale,
     rows,
     columns,
-    pre_item,
     pre_row,
-    base_item,
     base_row,
-    mask_item,
     mask_row,
-    out_item,
     out_row,
     WIDTH: tl.constexpr,
     HAS_BIAS: tl.constexpr,
@@ -39,13 +36,12 @@ def _kernel(
     COLUMNS: tl.constexpr,
     INNER: tl.constexpr,
 ):
-    """One tile of (ROWS, COLUMNS) of one item; see :func:`gated_product`. Strides are in values."""
-    item = tl.program_id(2).to(tl.int64)
+    """One tile of (ROWS, COLUMNS); see :func:`gated_product`. Strides are in values."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     inside = (row < rows)[:, None]
     wanted = inside & (column < columns)[None, :]
-    pre_rows = pre + item * pre_item + row[:, None] * pre_row
+    pre_rows = pre + row[:, None] * pre_row
     total = tl.zeros((ROWS, COLUMNS), tl.float32)
     for start in range(0, WIDTH, INNER):
         k = start + tl.arange(0, INNER)
@@ -56,14 +52,15 @@ def _kernel(
             weight + k[:, None] * columns + column[None, :], (k < WIDTH)[:, None] & (column < columns)[None, :], 0.0
         )
         total = tl.dot((b - 2 * a * b).to(part.dtype), part, total, input_precision=PRECISION)
+    total *= alpha
     if HAS_BIAS:
         total += tl.load(bias + column, column < columns, 0.0).to(tl.float32)[None, :]
     if HAS_BASE:
-        old = tl.load(base + item * base_item + row[:, None] * base_row + column[None, :], wanted, 0.0)
+        old = tl.load(base + row[:, None] * base_row + column[None, :], wanted, 0.0)
         total += scale * old.to(tl.float32)
     if HAS_MASK:
-        total *= tl.load(mask + item * mask_item + row * mask_row, row < rows, 0.0).to(tl.float32)[:, None]
-    place = out + item * out_item + row[:, None] * out_row + column[None, :]
+        total *= tl.load(mask + row * mask_row, row < rows, 0.0).to(tl.float32)[:, None]
+    place = out + row[:, None] * out_row + column[None, :]
     tl.store(place, total.to(out.dtype.element_ty), wanted)
 
 
@@ -72,31 +69,42 @@ def gated_product(
     weight: Tensor,
     bias: Tensor | None,
     base: Tensor | None,
+    alpha: float,
     scale: float,
     mask: Tensor | None,
     out: Tensor,
 ) -> Tensor:
-    """See :func:`flowavenet_plugin.kernels.gated_product.gated_product`; values of a row lie beside each other.
+    """Write (alpha * gate(pre) @ weight + bias + scale * base) * mask to ``out``.
 
-    Float32 is multiplied in tf32 where ``torch.set_float32_matmul_precision`` allows it.
+    The gate is that of :mod:`flowavenet_plugin.kernels.gated_stack`: b - 2ab of a = sigmoid(filter), b = sigmoid(gate),
+    which is -tanh(filter / 2) sigmoid(gate). Values of a row lie beside each other. Float32 is multiplied in tf32 where
+    ``torch.set_float32_matmul_precision`` allows it.
+
+    Args:
+        pre: Filter values, then as many gate values, shape (rows, 2 * width).
+        weight: Shape (width, columns).
+        bias: Shape (columns,); None: none.
+        base: What is added, shape (rows, columns), may be ``out`` itself; None: nothing.
+        alpha: Factor of the product.
+        scale: Factor of ``base``.
+        mask: 1 for rows that count, 0 for those that become zero, shape (rows, 1); None: all count.
+        out: Shape (rows, columns), of the type of all others.
 
     Raises:
         ValueError: If shapes don't fit each other, or rows are scattered in memory.
     """
-    batch, rows, columns = out.shape
+    rows, columns = out.shape
     width = weight.shape[0]
     shapes = tuple(pre.shape), weight.shape[1], tuple((out if base is None else base).shape)
-    if shapes != ((batch, rows, 2 * width), columns, tuple(out.shape)):
+    if shapes != ((rows, 2 * width), columns, tuple(out.shape)):
         raise ValueError(
             f"shapes don't fit: pre {tuple(pre.shape)}, weight {tuple(weight.shape)}, base "
             f"{None if base is None else tuple(base.shape)}, out {tuple(out.shape)}"
         )
-    if not weight.is_contiguous() or any(x is not None and x.stride(2) != 1 for x in (pre, base, out)):
+    if not weight.is_contiguous() or any(x is not None and x.stride(1) != 1 for x in (pre, base, out)):
         raise ValueError("the values of a row must lie beside each other in memory")
     tf32 = torch.get_float32_matmul_precision() != "highest"
-    base_strides = (0, 0) if base is None else base.stride()[:2]
-    mask_strides = (0, 0) if mask is None else mask.stride()[:2]
-    grid = (triton.cdiv(rows, TILE_ROWS), triton.cdiv(columns, TILE_COLUMNS), batch)
+    grid = (triton.cdiv(rows, TILE_ROWS), triton.cdiv(columns, TILE_COLUMNS))
     with torch.cuda.device_of(out):  # kernels are launched on the current device
         _kernel[grid](
             pre,
@@ -105,13 +113,14 @@ def gated_product(
             base,
             mask,
             out,
+            alpha,
             scale,
             rows,
             columns,
-            *pre.stride()[:2],
-            *base_strides,
-            *mask_strides,
-            *out.stride()[:2],
+            pre.stride(0),
+            0 if base is None else base.stride(0),
+            0 if mask is None else mask.stride(0),
+            out.stride(0),
             WIDTH=width,
             HAS_BIAS=bias is not None,
             HAS_BASE=base is not None,

@@ -68,6 +68,18 @@ class WinogradConvolution(DirectConvolution):
         self._panels: Tensor | None = None
         self._input_panels: Tensor | None = None
 
+    @classmethod
+    def folded(cls, taps: Tensor, dilation: int, dtype: torch.dtype) -> WinogradConvolution:
+        """Transform taps (3, out, in), then round them, for gates of a precision; there is no way back."""
+        weight = transformed(taps)
+        weight = weight.float() if dtype in KINDS else weight
+        shape = gate_panels_shape(*weight.shape[1:], dtype) if takes_floats(weight) else None
+        if shape is None:
+            return cls(weight.to(dtype), dilation)
+        made = cls(weight, dilation)
+        made._panels, made.weight = gate_panels(weight, weight.new_empty(shape, dtype=dtype)), None
+        return made
+
     def add_to(self, out: Tensor, h: Tensor, first: int, scratch: Scratch) -> None:
         """See :meth:`DirectConvolution.add_to`."""
         y = torch.bmm(self._transformed(h, first, len(out), scratch), self.weight.transpose(1, 2))
@@ -78,7 +90,7 @@ class WinogradConvolution(DirectConvolution):
         self, pre: Tensor, h: Tensor, first: int, bias: Tensor, out: Tensor, scratch: Scratch, keep: bool = True
     ) -> None:
         """See :meth:`DirectConvolution.add_gate`."""
-        if not takes_floats(pre, h):
+        if self._panels is None and not takes_floats(pre, h):
             super().add_gate(pre, h, first, bias, out, scratch, keep)
             return
         if self._panels is None:

@@ -125,3 +125,29 @@ def check_lengths(wav_lengths: Tensor, feats_lengths: Tensor, hop_length: int) -
         raise ValueError(
             f"{int(wav_lengths[i])} samples don't fit {int(feats_lengths[i])} frames of {hop_length} samples"
         )
+
+
+def sample_counts(
+    wav: Tensor, feats: Tensor, wav_lengths: Tensor | None, feats_lengths: Tensor | None, hop_length: int
+) -> tuple[Tensor, bool]:
+    """Return the samples of each item, (B,), and whether there is no padding; nothing on a GPU is read for it.
+
+    Args:
+        wav: Shape (B, samples).
+        feats: Shape (B, frames, n_mels).
+        wav_lengths: Samples of each item, shape (B,); None: all, and they fill the frames.
+        feats_lengths: Frames of each item, shape (B,).
+        hop_length: Samples per frame.
+
+    Raises:
+        ValueError: If they don't fit each other (seen for lengths on the CPU only).
+    """
+    size = feats.shape[1] * hop_length
+    if wav_lengths is None:
+        if wav.shape[1] != size:
+            raise ValueError(f"{wav.shape[1]} samples don't fill {feats.shape[1]} frames of {hop_length} samples")
+        return torch.full((len(wav),), size, device=wav.device), True
+    if wav_lengths.device.type != "cpu":
+        return wav_lengths, False
+    check_lengths(wav_lengths, feats_lengths, hop_length)
+    return wav_lengths.to(wav.device), bool((wav_lengths == size).all())

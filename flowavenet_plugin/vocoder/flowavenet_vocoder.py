@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,8 @@ from torch import Tensor
 from flowavenet_plugin.flow.arithmetic import full_precision, own_arithmetic, usable
 from flowavenet_plugin.flow.flowavenet import FloWaveNet
 from flowavenet_plugin.flow.prediction import LinearPrediction
-from flowavenet_plugin.flow.prepared import PreparedFlow
+from flowavenet_plugin.flow.settings import VocoderSettings, takes
+from flowavenet_plugin.flow.synthesis import PreparedFlow
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
 from flowavenet_plugin.vocoder.checks import (
     as_feats,
@@ -21,13 +23,14 @@ from flowavenet_plugin.vocoder.checks import (
     as_tensor,
     as_waveform,
     check_finite,
-    check_lengths,
     check_temperature,
+    sample_counts,
 )
 from flowavenet_plugin.vocoder.folded import FoldedWeights
 from flowavenet_plugin.vocoder.streaming import NoiseSource, Synthesis
 
 
+@takes(VocoderSettings, "fs", "hop_length", "n_mels")
 class FloWaveNetVocoder(AbsVocoder):
     """Un-normalised mel-spectrogram in, waveform out, by inverting a :class:`FloWaveNet`; defaults are the paper's.
 
@@ -40,97 +43,35 @@ class FloWaveNetVocoder(AbsVocoder):
     state_is_whole = True
     changeable = ("temperature", "reversible")
 
-    def __init__(
-        self,
-        fs: int,
-        hop_length: int,
-        n_mels: int,
-        n_block: int = 8,
-        n_flow: int | Sequence[int] = 6,
-        n_layer: int | Sequence[int] = 2,
-        filter_size: int | Sequence[int] = 256,
-        kernel_size: int = 3,
-        block_per_split: int | Sequence[int] = 4,
-        affine: bool = True,
-        causal: bool = False,
-        upsample_scales: Sequence[int] = (16, 16),
-        temperature: float = 0.8,
-        reversible: bool = True,
-        prediction_order: int = 0,
-        prediction_channels: int = 128,
-        mel_range: tuple[float, float] = (80.0, 7600.0),
-        first_squeeze: int = 2,
-        cond_channels: int | Sequence[int] = 0,
-        cond_filter_size: int = 256,
-        cond_n_layer: int = 2,
-        mixing: bool = False,
-        share_stacks: bool = False,
-    ) -> None:
+    def __init__(self, fs: int, hop_length: int, n_mels: int, **settings: Any) -> None:
         """Build the vocoder.
 
         Args:
             fs: Sampling rate in Hz.
             hop_length: Samples per frame of the features.
             n_mels: Mel bands of the features.
-            n_block: See :class:`FloWaveNet`, as for the arguments up to ``upsample_scales``.
-            n_flow: Flow steps per block.
-            n_layer: Dilated layers per WaveNet.
-            filter_size: Channels of the WaveNets.
-            kernel_size: Taps of their dilated convolutions.
-            block_per_split: Blocks between two splits, or numbers of those that end with one.
-            affine: Affine couplings, else additive.
-            causal: WaveNets reach to the past only.
-            upsample_scales: Their product must be ``hop_length``.
-            temperature: Standard deviation of the noise that :meth:`inference` draws, from 0.
-            reversible: See :class:`FloWaveNet`: less memory in training.
-            prediction_order: Samples that a linear prediction from the features looks back, see
-                :class:`LinearPrediction`; 0: the flow takes the waveform as it is.
-            prediction_channels: Channels of the network that tells the prediction's spectrum.
-            mel_range: Lowest and highest frequency of the features in Hz, where that network starts from.
-            first_squeeze: See :class:`FloWaveNet`, as for all that follow.
-            cond_channels: Conditioning channels of the blocks.
-            cond_filter_size: Hidden channels of the network that makes them.
-            cond_n_layer: Its residual layers.
-            mixing: Steps mix channels.
-            share_stacks: WaveNets of a block share weights.
+            settings: Of :class:`VocoderSettings`.
 
         Raises:
             ValueError: If the scales don't make ``hop_length``, or a size is out of range.
         """
         super().__init__(fs, hop_length, n_mels)
-        self._folded = FoldedWeights()
-        #: Whether whole utterances are synthesised by CUDA graphs on a GPU, see :mod:`flow.prepared.graphs`.
-        self.cuda_graphs = False
-        if math.prod(upsample_scales) != hop_length:
+        given = VocoderSettings(n_mels=n_mels, **settings)
+        if given.hop_length != hop_length:
             raise ValueError(
-                f"upsample_scales {list(upsample_scales)} give {math.prod(upsample_scales)} samples per frame, "
-                f"but the features' hop_length is {hop_length}"
+                f"upsample_scales {list(given.upsample_scales)} give {given.hop_length} samples per frame, but the "
+                f"features' hop_length is {hop_length}"
             )
-        self._causal = causal
+        self._folded = FoldedWeights()
+        #: Whether whole utterances are synthesised by CUDA graphs on a GPU, see :mod:`flow.synthesis.graphs`.
+        self.cuda_graphs = False
+        self._causal = given.causal
         self.prediction = None
-        if prediction_order != 0:
-            sizes = fs, hop_length, n_mels, prediction_order, prediction_channels
-            self.prediction = LinearPrediction(*sizes, (mel_range[0], mel_range[1]))
-        self.temperature = check_temperature(temperature)
-        self.flow = FloWaveNet(
-            n_mels=n_mels,
-            n_block=n_block,
-            n_flow=n_flow,
-            n_layer=n_layer,
-            filter_size=filter_size,
-            kernel_size=kernel_size,
-            block_per_split=block_per_split,
-            affine=affine,
-            causal=causal,
-            upsample_scales=upsample_scales,
-            reversible=reversible,
-            first_squeeze=first_squeeze,
-            cond_channels=cond_channels,
-            cond_filter_size=cond_filter_size,
-            cond_n_layer=cond_n_layer,
-            mixing=mixing,
-            share_stacks=share_stacks,
-        )
+        if given.prediction_order != 0:
+            sizes = fs, hop_length, n_mels, given.prediction_order, given.prediction_channels
+            self.prediction = LinearPrediction(*sizes, (given.mel_range[0], given.mel_range[1]))
+        self.temperature = check_temperature(given.temperature)
+        self.flow = FloWaveNet(**given.flow)
 
     @property
     def device(self) -> torch.device:
@@ -151,7 +92,7 @@ class FloWaveNetVocoder(AbsVocoder):
         """
         self._folded.need_originals("train or to score with")
         wav, feats, size = usable(wav), usable(feats), feats.shape[1] * self.hop_length
-        wav_lengths, whole = self._lengths(wav, feats, wav_lengths, feats_lengths)
+        wav_lengths, whole = sample_counts(wav, feats, wav_lengths, feats_lengths, self.hop_length)
         x = F.pad(wav, (0, size - wav.shape[1]))[:, None]  # (B, 1, frames * hop_length); a negative pad cuts
         lengths, cond, outer = None if whole else wav_lengths, self.normalize(feats), 0.0
         if self.prediction is not None:
@@ -165,22 +106,6 @@ class FloWaveNetVocoder(AbsVocoder):
         loss = -(log_p + logdet)
         stats = dict(loss=loss, log_likelihood=-loss, log_p=log_p, logdet=logdet)
         return loss, {name: value.detach() for name, value in stats.items()}, count.to(loss.dtype)
-
-    def _lengths(
-        self, wav: Tensor, feats: Tensor, wav_lengths: Tensor | None, feats_lengths: Tensor | None
-    ) -> tuple[Tensor, bool]:
-        """Return the samples of each item, (B,), and whether there is no padding; nothing on a GPU is read for it."""
-        size = feats.shape[1] * self.hop_length
-        if wav_lengths is None:
-            if wav.shape[1] != size:
-                raise ValueError(
-                    f"{wav.shape[1]} samples don't fill {feats.shape[1]} frames of {self.hop_length} samples"
-                )
-            return torch.full((len(wav),), size, device=wav.device), True
-        if wav_lengths.device.type != "cpu":
-            return wav_lengths, False
-        check_lengths(wav_lengths, feats_lengths, self.hop_length)
-        return wav_lengths.to(wav.device), bool((wav_lengths == size).all())
 
     @own_arithmetic
     @torch.no_grad()

@@ -7,7 +7,7 @@ import threading
 import torch
 
 from flowavenet_plugin.flow.flowavenet import FloWaveNet
-from flowavenet_plugin.flow.prepared import PreparedFlow
+from flowavenet_plugin.flow.synthesis import PreparedFlow
 
 
 class FoldedWeights:

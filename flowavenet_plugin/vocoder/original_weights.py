@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowavenet_plugin.flow.block import PRIOR_LAYERS
+from flowavenet_plugin.flow.plan import PRIOR_LAYERS
 
 #: (old key without its last part, new key, place among the tensors that are joined); new key None: dropped on purpose.
 #: "{last}" is the last layer of a stack: its residual branch feeds nothing.

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from flowavenet_plugin.flow.arithmetic import own_arithmetic, usable
 from flowavenet_plugin.flow.prediction import LinearPrediction
-from flowavenet_plugin.flow.prepared import PreparedFlow
+from flowavenet_plugin.flow.prediction_session import PredictionSession
+from flowavenet_plugin.flow.synthesis import PreparedFlow
 
 
 class NoiseSource:
@@ -48,7 +49,7 @@ class Synthesis:
             chunk_frames: Frames computed at once.
         """
         self._session, self.device = flow.session(), flow.device
-        self._prediction = None if prediction is None else prediction.session()
+        self._prediction = None if prediction is None else PredictionSession(prediction)
         self._hop, self._chunk = flow.hop_length, chunk_frames
         self._noise, self._temperature = noise, temperature
         self._waiting: list[Tensor] = []  # features and conditioning side by side, (frames, 2 * n_mels)

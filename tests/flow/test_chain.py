@@ -8,104 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from flowavenet_plugin.flow import FloWaveNet
-from flowavenet_plugin.flow.transforms import squeeze, sum_samples, unsqueeze
-
-SIZES = dict(n_mels=4, n_block=3, n_flow=2, n_layer=2, filter_size=8, block_per_split=2, upsample_scales=(2, 2))
-OPTIONS = {
-    "plain": {},
-    "odd": dict(n_flow=3),
-    "odd_bands": dict(n_mels=5, n_flow=3),
-    "additive": dict(affine=False),
-    "causal": dict(causal=True),
-    "single_scale": dict(block_per_split=8),
-    "surplus": dict(upsample_scales=(3, 2)),
-    "wide": dict(kernel_size=5, n_layer=1),
-    "deep_stack": dict(n_layer=3, n_block=1),
-    "per_block_sizes": dict(n_flow=[1, 2, 3], n_layer=[2, 1, 2], filter_size=[4, 8, 6], first_squeeze=4),
-    "mixing": dict(mixing=True, n_flow=3),
-    "mixing_surplus": dict(mixing=True, affine=False, upsample_scales=(3, 2), block_per_split=[1, 2]),
-    "shared": dict(share_stacks=True, n_flow=3),
-    "per_block_cond": dict(cond_channels=3, cond_filter_size=5, n_flow=3),
-    "per_block_cond_surplus": dict(cond_channels=[2, 3, 4], cond_filter_size=5, upsample_scales=(3,)),
-}
-
-
-def build(dtype: torch.dtype = torch.float64, strength: float = 0.3, **options: object) -> FloWaveNet:
-    """Return a small network in training whose weights all matter."""
-    torch.manual_seed(0)
-    network = FloWaveNet(**{**SIZES, **options}).to(dtype).train()
-    for name, parameter in network.named_parameters():
-        parameter.data.add_(strength * torch.randn_like(parameter))
-        if name.endswith("actnorm.scale"):
-            parameter.data.copy_(1 + 0.1 * torch.randn_like(parameter))
-    for module in network.modules():
-        if hasattr(module, "initialized"):
-            module.initialized.fill_(1)
-    return network
-
-
-def data(network: FloWaveNet, batch: int = 2, frames: int = 5, seed: int = 1) -> tuple[Tensor, Tensor]:
-    """Return a waveform and a conditioning, both with gradients."""
-    generator = torch.Generator().manual_seed(seed)
-    dtype = network.blocks[0].steps[0].actnorm.loc.dtype
-    x = torch.randn(batch, 1, frames * network.hop_length, generator=generator).to(dtype)
-    cond = torch.randn(batch, network.n_mels, frames, generator=generator).to(dtype)
-    return x.requires_grad_(), cond.requires_grad_()
-
-
-def by_modules(network: FloWaveNet, x: Tensor, cond: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Compute the network's forward pass from its modules by themselves, with autograd's own backward pass."""
-    size = x.shape[2]
-    x, conds, mask = network._prepare(x, cond, lengths)
-    cond = conds[0][0].transpose(1, 2)  # that of the first block, or shared by all
-    logdet, leaves = x.new_zeros(x.shape[0]), []
-    for i, block in enumerate(network.blocks):
-        times = 1 if i else network.levels[0]
-        x, cond = squeeze(x, times), squeeze(cond, times) if block.cond_halves else conds[i][0].transpose(1, 2)
-        mask = None if mask is None else squeeze(mask, times)
-        for step, step_cond, step_mask in block._steps(cond, mask):
-            x, step_logdet = step(x, step_cond, step_mask)
-            logdet = logdet + step_logdet
-        cond, mask = block.orient(cond) if block.cond_halves else cond, block.orient(mask)
-        if block.split is not None:
-            x, leaf = x.chunk(2, dim=1)
-            mask, leaf_mask = (None, None) if mask is None else mask.chunk(2, dim=1)
-            columns = None if mask is None else torch.maximum(mask, leaf_mask).amax(dim=1, keepdim=True)
-            mean, log_sd = block.split.prior(x, cond, columns).chunk(2, dim=1)
-            leaf = (leaf - mean) * torch.exp(-log_sd)
-            leaves.append(leaf if leaf_mask is None else leaf * leaf_mask)
-            logdet = logdet - sum_samples(log_sd, leaf_mask)
-    for i, block in reversed(list(enumerate(network.blocks))):
-        x = torch.cat([x, leaves.pop()], dim=1) if block.split is not None else x
-        x = unsqueeze(block.orient(x), 1 if i else network.levels[0])
-    return x[:, :, :size], logdet
-
-
-def scalar(noise: Tensor, logdet: Tensor) -> Tensor:
-    """Return a loss to which every sample and item contributes otherwise."""
-    weights = torch.linspace(0.5, 1.5, noise.numel(), dtype=noise.dtype).view(noise.shape)
-    return (weights * noise.square()).sum() - (logdet * torch.linspace(1, 2, len(logdet), dtype=logdet.dtype)).sum()
-
-
-def gradients(network: FloWaveNet, outputs: tuple[Tensor, Tensor], *inputs: Tensor) -> dict[str, Tensor]:
-    """Return the gradients of :func:`scalar` of all parameters and the inputs."""
-    names, parameters = zip(*network.named_parameters(), strict=True)
-    names += tuple(f"input{i}" for i in range(len(inputs)))
-    return dict(zip(names, torch.autograd.grad(scalar(*outputs), (*parameters, *inputs)), strict=True))
-
-
-def worst(ours: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
-    """Return the largest error of any tensor, relative to its largest value."""
-    errors = {
-        k: ((ours[k].double() - v.double()).abs().max() / v.double().abs().max()).item() for k, v in expected.items()
-    }
-    return max(errors.values())
-
-
-def overall(ours: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
-    """Return the norm of all errors relative to the norm of all gradients."""
-    squares = [((ours[k].double() - v.double()).square().sum(), v.double().square().sum()) for k, v in expected.items()]
-    return (sum(error for error, _ in squares) / sum(size for _, size in squares)).sqrt().item()
+from plain_flows import OPTIONS, SIZES, build, by_modules, data, gradients, overall, scalar, worst
 
 
 def saved_bytes(network: FloWaveNet, x: Tensor, cond: Tensor) -> int:
@@ -181,8 +84,8 @@ def test_functions_keep_tensors_by_autograds_own_means_only() -> None:
         if node is not None and node not in nodes:
             nodes.add(node)
             todo += [following for following, _ in node.next_functions]
-    functions = [node for node in nodes if "ChainFunction" in node.name()]
-    assert len(functions) == 4  # three blocks and a split
+    functions = [node for node in nodes if "Chain" in node.name()]
+    assert len(functions) == 3  # of a block each
     for node in functions:
         kept = [*vars(node).values(), *vars(vars(node)["chain"]).values()]
         assert not any(isinstance(value, Tensor) and value.is_floating_point() for value in kept)
@@ -332,8 +235,7 @@ def test_compiled_network_has_the_same_gradients() -> None:
 
 def test_parameters_are_all_passed_on() -> None:
     network = build()
-    counted = [p for block in network.blocks for step in block.steps for p in step.chain_parameters()]
-    splits = [p for block in network.blocks if block.split is not None for p in block.split.prior.stack_parameters()]
+    counted = [p for block in network.blocks for p in block.chain_parameters()]
     upsampler = list(network.upsampler.parameters())
-    assert {id(p) for p in (*counted, *splits, *upsampler)} == {id(p) for p in network.parameters()}
+    assert {id(p) for p in (*counted, *upsampler)} == {id(p) for p in network.parameters()}
     assert all(isinstance(parameter, nn.Parameter) for parameter in counted)

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from flowavenet_plugin.flow import FloWaveNet
-from flowavenet_plugin.flow.prepared import PreparedFlow, cuda_stack
-from flowavenet_plugin.flow.prepared.graphs import GraphedInverse, bucket
-from flowavenet_plugin.kernels.gated_product import gated_product
+from flowavenet_plugin.flow.synthesis import PreparedFlow, stack
+from flowavenet_plugin.flow.synthesis.graphs import GraphedInverse, bucket
+from flowavenet_plugin.kernels.backends import Fused
 from flowavenet_plugin.vocoder.flowavenet_vocoder import FloWaveNetVocoder
 
 SIZES = dict(n_mels=4, n_block=3, n_flow=2, filter_size=8, block_per_split=2, upsample_scales=(2, 4))
@@ -86,12 +86,18 @@ def test_few_graphs_are_kept_and_long_utterances_need_none() -> None:
         graphs.inverse(torch.zeros(1, 1, 33), torch.zeros(1, 4, 2))
 
 
+def product(pre: Tensor, weight: Tensor, *args: object) -> Tensor:
+    """Stand for the Triton kernel, which no made-up GPU can run."""
+    assert weight.is_contiguous() and pre.shape[1] == 2 * len(weight)
+    return args[-1].copy_(torch.mm(pre.chunk(2, dim=1)[0], weight))
+
+
 def fake_inverse(monkeypatch: pytest.MonkeyPatch, lengths: bool, options: dict) -> tuple[Tensor, bool]:
     """Run an inverse on a made-up GPU: shapes and devices only; reading a value back raises."""
-    monkeypatch.setattr(cuda_stack, "choose_gated_product", lambda *_: gated_product)
+    monkeypatch.setattr(stack, "choose_backend", lambda *_: Fused(product))
     with FakeTensorMode(allow_non_fake_inputs=False), torch.device("cuda"), torch.no_grad():
         flow = PreparedFlow(FloWaveNet(**{**SIZES, **options}).eval())
-        fused = all(type(step.stack) is cuda_stack.CudaStack for block in flow.blocks for step in block.steps)
+        fused = all(type(step.stack.weights.backend) is Fused for block in flow.blocks for step in block.steps)
         given = torch.empty(2, dtype=torch.long) if lengths else None
         return flow.inverse(torch.empty(2, 1, 320), torch.empty(2, 4, 40), given), fused
 

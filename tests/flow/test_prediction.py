@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from flowavenet_plugin.flow import recursion
 from flowavenet_plugin.flow.prediction import LinearPrediction
+from flowavenet_plugin.flow.prediction_session import PredictionSession
 
 FRAMES, HOP, BANDS, ORDER = 5, 24, 6, 4
 
@@ -69,6 +71,45 @@ def test_gradient_agrees_with_finite_differences() -> None:
     assert torch.autograd.gradcheck(loss, (made.out.bias.detach().clone().requires_grad_(),), fast_mode=True)
 
 
+@pytest.mark.parametrize("solved", [2, 512])  # blocks at once: several parts, and one
+@pytest.mark.parametrize("lengths", [None, torch.tensor([FRAMES * HOP - 3, HOP + 5, ORDER - 1])])
+def test_gradients_of_the_inverse_are_those_of_a_solved_system(
+    solved: int, lengths: Tensor | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole filter as one matrix of each item, from unit impulses, solved by torch."""
+    monkeypatch.setattr(recursion, "SOLVED_BLOCKS", solved)
+    made, (residual, feats, cond) = prediction(), data(3)
+    residual.requires_grad_(), feats.requires_grad_(), cond.requires_grad_()
+    weights = torch.randn(residual.shape, generator=torch.Generator().manual_seed(2)).double()
+    inputs = [residual, feats, cond, *made.parameters()]
+    ours = torch.autograd.grad((made.inverse(residual, feats, cond, lengths) * weights).sum(), inputs)
+
+    total, size = torch.zeros(()).double(), residual.shape[1]
+    units = torch.eye(size).double()
+    for i in range(3):
+        own = (part[i].expand(size, -1, -1) for part in (feats, cond))
+        ends = None if lengths is None else lengths[i].expand(size)
+        after = slice(None) if lengths is None else slice(0, int(lengths[i]))
+        matrix = made(units, *own, ends)[0].T[after, after]
+        x = torch.linalg.solve(matrix, residual[i, after])
+        total = total + (x * weights[i, after]).sum()
+    expected = torch.autograd.grad(total, inputs)
+    for one, other in zip(ours, expected, strict=True):
+        assert other.abs().max() > 0
+        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9)
+
+
+def test_filters_get_a_gradient_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, (residual, feats, cond) = prediction().requires_grad_(False), data(2)
+    monkeypatch.setattr(recursion, "whiten", lambda *_: pytest.fail("called"))
+    residual.requires_grad_()
+    x = made.inverse(residual, feats, cond)
+    (grad,) = torch.autograd.grad(x.square().sum(), residual)
+    moved = residual.detach() - 1e-6 * grad
+    change = made.inverse(moved, feats, cond).square().sum() - x.square().sum()
+    assert change.item() == pytest.approx(-1e-6 * grad.square().sum().item(), rel=1e-3)
+
+
 def test_padding_is_neither_seen_nor_counted() -> None:
     made, (x, feats, cond) = prediction(), data(3)
     lengths = torch.tensor([FRAMES * HOP, 2 * HOP + 5, ORDER - 1])
@@ -90,7 +131,7 @@ def test_padding_is_neither_seen_nor_counted() -> None:
 @pytest.mark.parametrize("sizes", [[FRAMES], [1] * FRAMES, [2, 0, 3]])
 def test_pieces_joined_are_the_whole(sizes: list[int]) -> None:
     made, (residual, feats, cond) = prediction(), data(1)
-    session, pieces, done = made.session(), [], 0
+    session, pieces, done = PredictionSession(made), [], 0
     for i, (part, standard) in enumerate(zip(feats[0].split(sizes), cond[0].split(sizes), strict=True)):
         session.push_frames(part, standard, final=i == len(sizes) - 1)
         late = done + 7 * i  # the residual comes in pieces of its own

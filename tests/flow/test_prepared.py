@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from flowavenet_plugin.flow import FloWaveNet
-from flowavenet_plugin.flow.prepared import PreparedFlow
-from flowavenet_plugin.flow.prepared import model as prepared_model
-from flowavenet_plugin.flow.prepared import step as prepared_step
-from flowavenet_plugin.flow.prepared.convolution import DilatedConvolution, WinogradConvolution
+from flowavenet_plugin.flow.synthesis import PreparedFlow, prepared_flow, stack
+from flowavenet_plugin.flow.synthesis import step as prepared_step
+from flowavenet_plugin.kernels.backends import Fused, Separate
+from flowavenet_plugin.kernels.rows import Marked
 from flowavenet_plugin.kernels.scratch import Scratch
+from gated_product_twin import gated_product
 
 OPTIONS = [
     dict(),
@@ -105,6 +106,37 @@ def test_padding_touches_nothing(options: dict) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("backend", [Separate(), Fused(gated_product)], ids=["separate", "fused"])
+@pytest.mark.parametrize("first", [0, 7])
+@pytest.mark.parametrize("ends", [None, torch.tensor([20, 9, 12])])
+@pytest.mark.parametrize(
+    "options", [dict(), dict(causal=True), dict(n_layer=3, n_mels=5), dict(cond_channels=3)], ids=str
+)
+def test_items_at_once_are_each_item(
+    options: dict, ends: Tensor | None, first: int, backend: Separate | Fused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As batches go on a GPU: below each other in one matrix, and with one kernel for gates and products."""
+    monkeypatch.setattr(stack, "choose_backend", lambda *_: backend)
+    monkeypatch.setattr(stack, "fewer_products_pay", lambda *_: False)
+    folded = PreparedFlow(model(**options)).blocks[1].steps[-1].stack
+    total, last = 20, first + 8
+    places = torch.arange(first - folded.left, last + folded.right)
+    inside = (places >= 0) & (places < (torch.tensor([[total]]) if ends is None else ends[:, None]))
+    x = torch.randn(3, len(places), folded.channels).double() * inside.expand(3, -1)[:, :, None]
+    sizes = {half: folded.weights.times(f"cond{k}" if k else "cond").shape[0] for k, half in enumerate(folded.halves)}
+    conds = {half: torch.randn(3, total, size).double() for half, size in sizes.items()}
+
+    def cond(half: int | None, start: int, end: int) -> Tensor:
+        return conds[half][:, start:end]
+
+    found = folded.predict_batch(x.flatten(1), first, last, total, cond, ends, Scratch())
+    for i in range(3):
+        marks = (torch.arange(total) < (total if ends is None else ends[i]))[:, None].double()
+        args = first, last, total, cond, i, Marked(marks, 0), Scratch()
+        torch.testing.assert_close(found[i], folded.predict(x[i].flatten(), *args), rtol=0, atol=1e-12)
+
+
+@torch.no_grad()
 def test_memory_of_a_session_is_bounded() -> None:
     network = model()
     held = []
@@ -126,7 +158,13 @@ def storage_bytes(root: object) -> dict[int, int]:
     queue = [root]
     while queue:
         item = queue.pop()
-        if id(item) in seen or type(item).__name__ in ("PreparedFlow", "PreparedStep", "PreparedBlock"):
+        if id(item) in seen or type(item).__name__ in (
+            "PreparedFlow",
+            "PreparedStep",
+            "PreparedBlock",
+            "Block",
+            "Step",
+        ):
             continue
         seen.add(id(item))
         if isinstance(item, Tensor):
@@ -144,7 +182,7 @@ def storage_bytes(root: object) -> dict[int, int]:
 def test_chunks_of_a_long_utterance_join(monkeypatch: pytest.MonkeyPatch) -> None:
     network = model()
     noise, cond = inputs(network, 50)
-    monkeypatch.setattr(prepared_model, "CHUNK_SAMPLES", 100)
+    monkeypatch.setattr(prepared_flow, "CHUNK_SAMPLES", 100)
     out = PreparedFlow(network).inverse(noise, cond)
     torch.testing.assert_close(out, network.inverse(noise, cond), rtol=0, atol=1e-10)
 
@@ -157,27 +195,6 @@ def test_bfloat16_stays_close_and_samples_stay_float32() -> None:
     error = (rounded - expected).square().mean().sqrt() / expected.square().mean().sqrt()
     assert rounded.dtype == torch.float32 and 0 < error < 0.02
     torch.testing.assert_close(PreparedFlow(network).inverse(noise, cond), expected, rtol=0, atol=1e-4)
-
-
-@pytest.mark.parametrize("dilation", [1, 2, 4])
-@pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("rows", [1, 7, 16])
-def test_fewer_products_give_the_same_convolution(dilation: int, causal: bool, rows: int) -> None:
-    torch.manual_seed(0)
-    taps = [torch.randn(5, 6).double() for _ in range(3)]
-    x = torch.randn(2, rows + 8 * dilation, 5).double()
-    plain, fast = (
-        kind(list(taps), dilation, causal).to(torch.float64) for kind in (DilatedConvolution, WinogradConvolution)
-    )
-    outs = []
-    for conv in (plain, fast):
-        count = conv.padded(rows)
-        out = torch.ones(2, count, 6).double()
-        conv.add_to(out, x[:, : count + 2 * dilation], Scratch())
-        outs.append(out[:, :rows])
-    torch.testing.assert_close(*outs, rtol=0, atol=1e-12)
-    expected = torch.nn.functional.conv1d(x.transpose(1, 2), torch.stack(taps, 2).transpose(0, 1), dilation=dilation)
-    torch.testing.assert_close(outs[0] - 1, expected.transpose(1, 2)[:, :rows], rtol=0, atol=1e-12)
 
 
 @torch.no_grad()

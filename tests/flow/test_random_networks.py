@@ -1,7 +1,7 @@
 """Random networks, batches, lengths and layouts of memory, against the same in float64 by plain modules.
 
-Each way to compute must agree: training with and without kept activations (values and gradients), synthesis with folded
-weights at once and in pieces. `FLOWAVENET_RANDOM=500 pytest tests/flow/test_random_networks.py` tries more of them.
+Each way to compute must agree: both directions with and without kept activations (values and gradients), synthesis with
+folded weights at once and in pieces. `FLOWAVENET_RANDOM=500 pytest tests/flow/test_random_networks.py` tries more.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from flowavenet_plugin.flow.flowavenet import FloWaveNet
-from flowavenet_plugin.flow.prepared import PreparedFlow
+from flowavenet_plugin.flow.synthesis import PreparedFlow
 
 COUNT = int(os.environ.get("FLOWAVENET_RANDOM", "24"))
 #: Largest errors, of values that are about 1: float32 has 1e-7, and what the networks add up to some hundred of it.
@@ -69,9 +69,7 @@ def as_laid_out(x: Tensor, layout: int) -> Tensor:
 
 def gradients(network: FloWaveNet, x: Tensor, cond: Tensor, lengths: Tensor | None, reversible: bool) -> list[Tensor]:
     """Return noise, log-determinant, and gradients of a loss by input, conditioning and all parameters."""
-    for module in network.modules():
-        if hasattr(module, "reversible"):
-            module.reversible = reversible
+    network.reversible = reversible
     network.zero_grad()
     x, cond = x.detach().requires_grad_(), cond.detach().requires_grad_()
     noise, logdet = network(x, cond, lengths)
@@ -80,6 +78,19 @@ def gradients(network: FloWaveNet, x: Tensor, cond: Tensor, lengths: Tensor | No
     inside = torch.ones_like(x[:, 0]) if lengths is None else torch.arange(x.shape[2]) < lengths[:, None]
     found = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
     return [noise.detach(), logdet.detach(), x.grad * inside[:, None], cond.grad, *found]
+
+
+def inverse_gradients(
+    network: FloWaveNet, noise: Tensor, cond: Tensor, lengths: Tensor | None, reversible: bool
+) -> list[Tensor]:
+    """Return sound, and gradients of a loss on it by noise, conditioning and all parameters."""
+    network.reversible = reversible
+    network.zero_grad()
+    noise, cond = noise.detach().requires_grad_(), cond.detach().requires_grad_()
+    x = network.inverse(noise, cond, lengths)
+    (0.5 * (torch.linspace(0.5, 1.5, x.numel(), dtype=x.dtype).view_as(x) * x.square()).sum()).backward()
+    found = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+    return [x.detach(), noise.grad, cond.grad, *found]
 
 
 def check(name: str, got: Tensor, expected: Tensor, tolerance: float, least: Tensor | float = 0.0) -> None:
@@ -119,7 +130,22 @@ def test_all_ways_agree_with_float64(seed: int) -> None:
         for name, got, expected in zip(names, gradients(network, *given, lengths, reversible), reference, strict=True):
             limits = (GRADIENTS, least) if "gradient" in name else (VALUES,)
             check(f"{name} (reversible {reversible}) of {says}", got, expected, *limits)
-    check_inverse(network, twin, reference[0], cond, lengths, rng, says)
+    noise = reference[0] + 0.1 * torch.randn_like(reference[0])  # not just what the forward pass gave
+    check_inverse_gradients(network, twin, noise, cond, lengths, says)
+    check_inverse(network, twin, noise, cond, lengths, rng, says)
+
+
+def check_inverse_gradients(
+    network: FloWaveNet, twin: FloWaveNet, noise: Tensor, cond: Tensor, lengths: Tensor | None, says: str
+) -> None:
+    """Compare the inverse and its gradients, in both ways, with float64."""
+    reference = inverse_gradients(twin, noise, cond.double(), lengths, reversible=False)
+    least = 0.01 * torch.stack([gradient.norm() for gradient in reference[1:]]).norm()
+    for reversible in (True, False):
+        found = inverse_gradients(network, noise.float(), cond, lengths, reversible)
+        check(f"inverse of {says}", found[0], reference[0], VALUES)
+        for i, (got, expected) in enumerate(zip(found[1:], reference[1:], strict=True)):
+            check(f"gradient {i} of the inverse (reversible {reversible}) of {says}", got, expected, GRADIENTS, least)
 
 
 @torch.no_grad()
@@ -133,11 +159,11 @@ def check_inverse(
     says: str,
 ) -> None:
     """Compare synthesis with plain modules, which undo the forward pass."""
-    noise = noise + 0.1 * torch.randn_like(noise)  # not just what the forward pass gave
-    expected = twin.inverse(noise, cond.double(), lengths)
+    expected = twin.inverse_by_modules(noise, cond.double(), lengths)
     given = as_laid_out(noise.float(), rng.randint(0, 4)), as_laid_out(cond, rng.randint(0, 4))
     ways: dict[str, Callable[[], Tensor]] = {
-        "plain inverse": lambda: network.inverse(*given, lengths),
+        "plain inverse": lambda: network.inverse_by_modules(*given, lengths),
+        "inverse": lambda: network.inverse(*given, lengths),
         "prepared": lambda: PreparedFlow(network).inverse(*given, lengths),
         "in pieces": lambda: in_pieces(PreparedFlow(network), *given, lengths, rng),
     }

@@ -9,16 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from flowavenet_plugin.flow import FloWaveNet
-from flowavenet_plugin.flow.block import FlowBlock, FlowStep
+from flowavenet_plugin.flow.layout import squeeze, unsqueeze
+from flowavenet_plugin.flow.plan import AFFINE, Step
 from flowavenet_plugin.flow.transforms import (
     ActNorm,
     AdditiveCoupling,
     AffineCoupling,
+    FlowStep,
     GaussianSplit,
     Mixing,
-    squeeze,
-    unsqueeze,
 )
+from flowavenet_plugin.kernels.stack_shape import StackShape
 
 BATCH, CHANNELS, COND, COLUMNS = 2, 4, 6, 8
 STACK = dict(filter_size=8, n_layer=2, kernel_size=3, causal=False)
@@ -30,16 +31,19 @@ def model(**options: object) -> FloWaveNet:
     return FloWaveNet(**{**sizes, **options})
 
 
-BLOCK = dict(channels=CHANNELS, cond_channels=2 * COND, affine=True, **STACK)
+def step(mixing: bool = False) -> FlowStep:
+    """Return a step of an affine coupling."""
+    shape = StackShape(STACK["n_layer"], STACK["kernel_size"], STACK["causal"])
+    return FlowStep(Step(AFFINE, 0, None, shape, mixing), CHANNELS, COND, **STACK)
+
+
 TRANSFORMS: dict[str, Callable[[], nn.Module]] = {
     "actnorm": lambda: ActNorm(CHANNELS),
     "affine_coupling": lambda: AffineCoupling(CHANNELS, COND, **STACK),
     "affine_coupling_causal": lambda: AffineCoupling(CHANNELS, COND, **{**STACK, "causal": True}),
     "additive_coupling": lambda: AdditiveCoupling(CHANNELS, COND, **STACK),
     "gaussian_split": lambda: GaussianSplit(CHANNELS, COND, **STACK),
-    "flow_step": lambda: FlowStep(CHANNELS, COND, affine=True, **STACK),
-    "flow_block": lambda: FlowBlock(n_flow=2, split=True, **BLOCK),
-    "flow_block_odd": lambda: FlowBlock(n_flow=3, split=True, **BLOCK),
+    "flow_step": lambda: step(),
     "model": lambda: model(),
     "model_odd": lambda: model(n_flow=3),
     "model_additive": lambda: model(affine=False),
@@ -49,7 +53,7 @@ TRANSFORMS: dict[str, Callable[[], nn.Module]] = {
     "model_wide_kernel": lambda: model(kernel_size=5, n_layer=1),
     "model_first_squeeze": lambda: model(first_squeeze=4, n_block=2, n_flow=[1, 2], filter_size=[8, 4]),
     "mixing": lambda: Mixing(CHANNELS),
-    "flow_step_mixing": lambda: FlowStep(CHANNELS, COND, affine=True, mixing=True, **STACK),
+    "flow_step_mixing": lambda: step(mixing=True),
     "model_mixing": lambda: model(mixing=True, n_flow=3, upsample_scales=(3, 4), block_per_split=[1]),
     "model_shared": lambda: model(share_stacks=True, n_flow=3),
     "model_block_cond": lambda: model(cond_channels=3, cond_filter_size=5),
@@ -79,8 +83,7 @@ def build(name: str) -> tuple[nn.Module, Tensor, Tensor]:
             torch.randn(BATCH, 1, frames * module.hop_length).double(),
             torch.randn(BATCH, 4, frames).double(),
         )
-    cond = 2 * COND if isinstance(module, FlowBlock) else COND
-    return module, torch.randn(BATCH, CHANNELS, COLUMNS).double(), torch.randn(BATCH, cond, COLUMNS).double()
+    return module, torch.randn(BATCH, CHANNELS, COLUMNS).double(), torch.randn(BATCH, COND, COLUMNS).double()
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from flowavenet_plugin.flow import FloWaveNet
-from flowavenet_plugin.flow.prepared import PreparedFlow
-from flowavenet_plugin.flow.prepared.convolution import DilatedConvolution, WinogradConvolution
-from flowavenet_plugin.flow.prepared.stack import PreparedStack
+from flowavenet_plugin.flow.synthesis import PreparedFlow
 from flowavenet_plugin.kernels import choices, compiled
+from flowavenet_plugin.kernels.convolution import DirectConvolution
 from flowavenet_plugin.kernels.products import Matrix
+from flowavenet_plugin.kernels.stack_weights import StackWeights
+from flowavenet_plugin.kernels.winograd import WinogradConvolution
 
 F32, BF16, F16 = torch.float32, torch.bfloat16, torch.float16
 Processor = Callable[[bool], None]
@@ -72,9 +73,9 @@ def test_unknown_settings_are_refused(name: str, monkeypatch: pytest.MonkeyPatch
         choices.wants_compiled_products(F32)
 
 
-def prepared_stack(dtype: torch.dtype, filter_size: int = 8) -> PreparedStack:
+def prepared_stack(dtype: torch.dtype, filter_size: int = 8) -> StackWeights:
     flow = FloWaveNet(n_mels=4, n_block=1, n_flow=1, filter_size=filter_size, upsample_scales=(2, 4)).eval()
-    return PreparedFlow(flow, dtype).blocks[0].steps[0].stack
+    return PreparedFlow(flow, dtype).blocks[0].steps[0].stack.weights
 
 
 @pytest.mark.parametrize("units", [False, True])
@@ -82,21 +83,21 @@ def test_what_a_prepared_flow_is_made_of(units: bool, processor: Processor, inst
     processor(units)
     kinds = {
         F32: (WinogradConvolution, True),
-        BF16: (DilatedConvolution, False) if units else (WinogradConvolution, True),
-        F16: (DilatedConvolution, False),
+        BF16: (DirectConvolution, False) if units else (WinogradConvolution, True),
+        F16: (DirectConvolution, False),
     }
     for dtype, (kind, in_order) in kinds.items():
         stack = prepared_stack(dtype)
-        assert {type(convolution) for convolution in stack.convolutions} == {kind}
-        assert (stack.skip.panels is not None) == in_order
-    assert type(prepared_stack(BF16, filter_size=7).convolutions[0]) is DilatedConvolution  # pairs of an odd width
+        assert {type(convolution) for convolution in stack.dilated} == {kind}
+        assert (stack.times("skip").panels is not None) == in_order
+    assert type(prepared_stack(BF16, filter_size=7).dilated[0]) is DirectConvolution  # pairs of an odd width
 
 
 def test_half_precision_takes_the_more_exact_form_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(choices.FUSED, "0")
     compiled.functions.cache_clear()
-    kinds = {dtype: type(prepared_stack(dtype).convolutions[0]) for dtype in (F32, BF16, F16)}
-    assert kinds == {F32: WinogradConvolution, BF16: DilatedConvolution, F16: DilatedConvolution}
+    kinds = {dtype: type(prepared_stack(dtype).dilated[0]) for dtype in (F32, BF16, F16)}
+    assert kinds == {F32: WinogradConvolution, BF16: DirectConvolution, F16: DirectConvolution}
     assert Matrix(torch.zeros(4, 3)).panels is None
     monkeypatch.undo()
     compiled.functions.cache_clear()

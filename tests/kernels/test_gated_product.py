@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from flowavenet_plugin.kernels import gated_product as module
-from flowavenet_plugin.kernels.fused_gate import gated_activation
-from flowavenet_plugin.kernels.gated_product import choose_gated_product, gated_product
+from flowavenet_plugin.flow.wavenet import gated_activation
+from flowavenet_plugin.kernels import backends
+from flowavenet_plugin.kernels.backends import Fused, Separate, choose_backend
+from gated_product_twin import gated_product
 
 SCRIPT = Path(__file__).with_name("gated_product_cases.py")
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
@@ -22,16 +23,16 @@ needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, re
 
 def test_it_is_the_gate_and_a_product() -> None:
     torch.manual_seed(0)
-    pre, weight = torch.randn(2, 7, 10).double(), torch.randn(5, 3).double()
-    bias, base, mask = torch.randn(3).double(), torch.randn(2, 7, 3).double(), (torch.rand(2, 7, 1) > 0.5).double()
+    pre, weight = torch.randn(7, 10).double(), torch.randn(5, 3).double()
+    bias, base, mask = torch.randn(3).double(), torch.randn(7, 3).double(), (torch.rand(7, 1) > 0.5).double()
     doubled = pre.clone()
-    doubled[:, :, :5] *= 2  # the factor of the filters is part of the weights elsewhere
-    gate = -gated_activation(pre.transpose(1, 2)).transpose(1, 2)
-    expected = (gate @ weight + bias + 0.7 * base) * mask
-    out = torch.empty(2, 7, 3).double()
-    assert gated_product(doubled, weight, bias, base, 0.7, mask, out) is out
+    doubled[:, :5] *= 2  # the factor of the filters is part of the weights elsewhere
+    gate = -gated_activation(pre.t()[None])[0].t()
+    expected = (-0.6 * gate @ weight + bias + 0.7 * base) * mask
+    out = torch.empty(7, 3).double()
+    assert gated_product(doubled, weight, bias, base, -0.6, 0.7, mask, out) is out
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-12)
-    assert gated_product(doubled, weight, None, None, 1.0, None, out) is out
+    assert gated_product(doubled, weight, None, None, 1.0, 1.0, None, out) is out
     torch.testing.assert_close(out, gate @ weight, rtol=0, atol=1e-12)
 
 
@@ -67,7 +68,7 @@ def test_the_kernel_is_imported_where_it_is_chosen_only() -> None:
     name = "flowavenet_plugin.kernels.triton_gated_product"
     code = (
         "import sys, torch; import flowavenet_plugin.vocoder.flowavenet_vocoder\n"
-        "from flowavenet_plugin.kernels.gated_product import choose_gated_product as choose\n"
+        "from flowavenet_plugin.kernels.backends import choose_backend as choose\n"
         "choose(torch.device('cpu'), torch.float32)\n"
         f"print('{name}' in sys.modules)"
     )
@@ -77,11 +78,13 @@ def test_the_kernel_is_imported_where_it_is_chosen_only() -> None:
 @needs_triton
 def test_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = torch.device("cuda")
-    assert choose_gated_product(torch.device("cpu"), torch.float32) is gated_product
-    assert choose_gated_product(cuda, torch.float64) is gated_product
-    chosen = choose_gated_product(cuda, torch.bfloat16)
-    assert chosen is not gated_product and chosen.__name__ == "gated_product"
-    with pytest.raises(ValueError, match=r"\(1, 3, 5\).*\(2, 4\)"):
-        chosen(torch.zeros(1, 3, 5), torch.zeros(2, 4), None, None, 1.0, None, torch.zeros(1, 3, 4))
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
-    assert choose_gated_product(cuda, torch.bfloat16) is gated_product
+    assert type(choose_backend(torch.device("cpu"), torch.float32)) is Separate
+    assert type(choose_backend(cuda, torch.float64)) is Separate
+    chosen = choose_backend(cuda, torch.bfloat16)
+    assert type(chosen) is Fused
+    with pytest.raises(ValueError, match=r"\(3, 5\).*\(2, 4\)"):
+        chosen._product(torch.zeros(3, 5), torch.zeros(2, 4), None, None, 1.0, 1.0, None, torch.zeros(3, 4))
+    with pytest.raises(ValueError, match="keeps no activations"):
+        chosen.gate(None, 0, *[torch.zeros(3, 4)] * 3, 0, None, keep=True)
+    monkeypatch.setattr(backends.importlib.util, "find_spec", lambda name: None)
+    assert type(choose_backend(cuda, torch.bfloat16)) is Separate

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from flowavenet_plugin.flow.wavenet import WaveNet
-from flowavenet_plugin.kernels import gated_stack, stack_weights
+from flowavenet_plugin.kernels import gated_stack_backward, stack_parameters, stack_weights
+from flowavenet_plugin.kernels.gated_stack import Span, forward
 from flowavenet_plugin.kernels.rows import Rows
 from flowavenet_plugin.kernels.scratch import Scratch
+from flowavenet_plugin.kernels.stack_shape import StackShape
 from flowavenet_plugin.kernels.stack_weights import StackWeights
 from flowavenet_plugin.kernels.weight_norm import normalise, normalise_backward
 
@@ -29,8 +31,9 @@ from flowavenet_plugin.kernels.weight_norm import normalise, normalise_backward
 def test_prediction_and_gradients_are_the_modules(
     options: dict, batch: int, piece: int, fewer: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stack_weights, "PIECE", piece)
-    monkeypatch.setattr(stack_weights, "MANY_ROWS", 0 if fewer else 1000)
+    for module in (stack_parameters, stack_weights):
+        monkeypatch.setattr(module, "PIECE", piece)
+        monkeypatch.setattr(module, "MANY_ROWS", 0 if fewer else 1000)
     torch.manual_seed(0)
     net = WaveNet(3, 4, 6, filter_size=8, **options).double()
     for parameter in net.parameters():
@@ -46,14 +49,18 @@ def test_prediction_and_gradients_are_the_modules(
     expected_grads = torch.autograd.grad(expected, [x, cond, *parameters], weights_of_outputs)
 
     with torch.no_grad():
-        rows, scratch = Rows.of(x, net.widest, mask), Scratch()
-        weights = StackWeights.of(net.shape, parameters, torch.float64, scratch, len(rows.pack(x)))
-        cond_rows = rows.pack(cond)
+        shape = StackShape(**{"kernel_size": 3, "causal": False, **options})
+        rows, scratch = Rows.of(x, shape.widest, mask), Scratch()
+        weights = StackWeights.of(shape, parameters, torch.float64, scratch, len(rows.pack(x)))
+        cond_rows, size = rows.pack(cond), len(rows.pack(x))
         grad_cond = torch.zeros_like(cond_rows)
-        dropped = gated_stack.forward(rows.pack(x), cond_rows, weights, rows, scratch, keep=False)
-        out, kept = gated_stack.forward(rows.pack(x), cond_rows, weights, rows, scratch)
+        left = weights.front_left
+        padded = torch.nn.functional.pad(rows.pack(x), (0, 0, left, 2 - left))
+        given = padded, lambda start, end: [cond_rows[start:end]], Span(0, size, size, -left), rows, scratch
+        dropped = forward(weights, *given)
+        out, kept = forward(weights, *given, keep=True)
         assert torch.equal(dropped[0], out) and dropped[1] is None
-        grad_x, grads = gated_stack.backward(
+        grad_x, grads = gated_stack_backward.backward(
             rows.pack(weights_of_outputs), cond_rows, grad_cond, kept, weights, rows, scratch
         )
         ours = [rows.unpack(grad_x), rows.unpack(grad_cond), *grads.to_parameters(parameters, scratch.memory)]

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from flowavenet_plugin.kernels import fused, winograd
 from flowavenet_plugin.kernels.arguments import beginning, dense, rows, strided, with_dense_rows
-from flowavenet_plugin.kernels.products import Matrix, panels, panels_shape
+from flowavenet_plugin.kernels.products import Matrix, panels, panels_shape, thin_product
 from flowavenet_plugin.kernels.scratch import Scratch
-from flowavenet_plugin.kernels.thin_product import thin_product
 
 F32, BF16 = torch.float32, torch.bfloat16
 #: Of values around 1.

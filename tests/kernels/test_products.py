@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flowavenet_plugin.flow.prepared.matrices import multiply
 from flowavenet_plugin.kernels.products import Matrix, panels, panels_shape
 from flowavenet_plugin.kernels.scratch import Scratch
 
@@ -50,10 +49,3 @@ def test_panels_hold_each_value_once(dtype: torch.dtype) -> None:
     made = panels(weight, torch.empty(panels_shape(20, 70, dtype, 2), dtype=dtype))
     expected = torch.cat([weight.flatten(), torch.zeros(made.numel() - weight.numel(), dtype=dtype)])
     assert torch.equal(made.flatten().sort().values, expected.sort().values)
-
-
-def test_batches_are_products_of_each_item() -> None:
-    torch.manual_seed(0)
-    x, weight, other = torch.randn(2, 9, 6), torch.randn(6, 5), torch.randn(2, 9, 5)
-    out = multiply(Matrix(weight), x, torch.empty(2, 9, 5), other=other, factor=0.5)
-    torch.testing.assert_close(out, x @ weight + 0.5 * other)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from flowavenet_plugin.flow import FloWaveNet
-from flowavenet_plugin.flow.prepared import PreparedFlow
+from flowavenet_plugin.flow.synthesis import PreparedFlow
 from flowavenet_plugin.kernels import compiled, threads, winograd
 from flowavenet_plugin.kernels.scratch import Scratch
 

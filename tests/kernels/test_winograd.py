@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from flowavenet_plugin.flow.prepared.convolution import WinogradConvolution as PreparedConvolution
 from flowavenet_plugin.kernels import winograd
 from flowavenet_plugin.kernels.convolution import DirectConvolution
 from flowavenet_plugin.kernels.scratch import Scratch
@@ -78,21 +77,21 @@ def test_gradients_of_many_tiles_are_torchs(dilation: int, threads: int) -> None
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_prepared_gates_of_batches(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folded_gates(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    taps = [torch.randn(32, 64) / 10 for _ in range(3)]
+    taps = torch.randn(3, 64, 32) / 10
     bias, found = torch.randn(64).to(dtype), []
     for compiles in (True, False):
         if not compiles:
-            monkeypatch.setattr("flowavenet_plugin.flow.prepared.convolution.takes_floats", lambda x: False)
-        convolution = PreparedConvolution(taps, 2, causal=False).to(dtype)
+            monkeypatch.setattr(winograd, "takes_floats", lambda *_: False)
+        convolution = winograd.WinogradConvolution.folded(taps, 2, dtype)
         torch.manual_seed(1)
-        padded = convolution.padded(21)
-        pre, x = torch.randn(2, padded, 64).to(dtype), torch.randn(2, padded + 4, 32).to(dtype)
-        rest, out = pre.float() + bias.float(), torch.full((2, 21, 32), float("nan"), dtype=dtype)
-        exact = [exact_gate(x[i], torch.stack(taps).transpose(1, 2), 2, rest[i])[:21, 64:] for i in range(2)]
-        found.append(convolution.gate(pre, x, bias, out, Scratch()).double())
-    errors = [(made - torch.stack(exact)).square().mean().sqrt() for made in found]
+        pre, x = torch.randn(24, 64).to(dtype), torch.randn(28, 32).to(dtype)
+        rest, out = pre.float() + bias.float(), torch.full((21, 32), float("nan"), dtype=dtype)
+        exact = exact_gate(x, taps, 2, rest)[:21, 64:]
+        convolution.add_gate(pre, x, 0, bias, out, Scratch(), keep=False)
+        found.append(out.double())
+    errors = [(made - exact).square().mean().sqrt() for made in found]
     assert errors[0] < (0.01 if dtype == torch.bfloat16 else 1e-6)
     assert errors[0] < errors[1] or dtype == torch.float32  # torch's form rounds more often
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flowavenet_plugin.data.features import build_feats_extract
+from flowavenet_plugin.flow.settings import VocoderSettings
 from flowavenet_plugin.vocoder.flowavenet_vocoder import FloWaveNetVocoder
 
 ROOT = Path(__file__).parents[2]
@@ -28,9 +29,9 @@ BOUNDS = {torch.bfloat16: 2e-3, torch.float16: 1e-4}
 @pytest.fixture(scope="module", params=PRESETS, ids=lambda path: path.stem)
 def preset(request: pytest.FixtureRequest) -> FloWaveNetVocoder:
     """Return a preset's vocoder, small, whose parameters all matter, but for the WaveNets': they predict zero."""
-    conf = yaml.safe_load(request.param.read_text())["vocoder_conf"]
+    conf = yaml.safe_load(request.param.read_text()).get("vocoder_conf", {})
     conf.update(n_flow=2, filter_size=NARROW, cond_filter_size=NARROW)
-    hop = int(np.prod(conf["upsample_scales"]))
+    hop = VocoderSettings(**conf).hop_length
     torch.manual_seed(0)
     made = FloWaveNetVocoder(22050, hop, 80, **conf)
     for name, parameter in made.named_parameters():

@@ -10,7 +10,7 @@ import torch
 
 import tiny_voice
 from flowavenet_plugin import load_vocoder
-from flowavenet_plugin.flow.prepared import PreparedFlow
+from flowavenet_plugin.flow.synthesis import PreparedFlow
 from flowavenet_plugin.vocoder.flowavenet_vocoder import FloWaveNetVocoder
 from flowavenet_plugin.vocoder.loading import save_vocoder
 

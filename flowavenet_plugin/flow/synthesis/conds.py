@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowavenet_plugin.flow.prepared.layout import first_band, half_bands
-
-if TYPE_CHECKING:
-    from flowavenet_plugin.flow.prepared.model import PreparedFlow
+from flowavenet_plugin.flow.conditioner import BlockConditioner
+from flowavenet_plugin.flow.synthesis.cond_layout import first_band, half_bands
+from flowavenet_plugin.flow.synthesis.folded_flow import FoldedFlow
 
 
 class CondSource(Protocol):
@@ -34,7 +33,7 @@ class CondSource(Protocol):
 class CondBuffer:
     """Conditioning at the sampling rate, of the samples that some step still needs."""
 
-    def __init__(self, flow: PreparedFlow, batch: int, lengths: Tensor | None) -> None:
+    def __init__(self, flow: FoldedFlow, batch: int, lengths: Tensor | None) -> None:
         """Start empty; ``lengths`` are the samples of each item, shape (B,), if they differ."""
         self._flow = flow
         self._lengths = lengths
@@ -86,7 +85,7 @@ class CondBuffer:
 class BlockCondBuffer:
     """Conditioning at each block's own rate, from a :class:`~flowavenet_plugin.flow.conditioner.BlockConditioner`."""
 
-    def __init__(self, flow: PreparedFlow, batch: int, lengths: Tensor | None) -> None:
+    def __init__(self, flow: FoldedFlow, batch: int, lengths: Tensor | None) -> None:
         """Start empty; ``lengths`` are the samples of each item, shape (B,), if they differ."""
         self._net, self._hop, self._column = flow.upsampler, flow.hop_length, flow.column
         self._frames = torch.empty(batch, 0, flow.n_mels, dtype=flow.float_dtype, device=flow.device)
@@ -139,3 +138,9 @@ class BlockCondBuffer:
             for level, rows in self._rows.items():
                 self._rows[level] = rows[:, (first >> level) - (self._start >> level) :].clone()
             self._start = first
+
+
+def cond_buffer(flow: FoldedFlow, batch: int, lengths: Tensor | None) -> CondBuffer | BlockCondBuffer:
+    """Start to make conditioning; ``lengths`` are the samples of each item, shape (B,), if they differ."""
+    kind = BlockCondBuffer if isinstance(flow.upsampler, BlockConditioner) else CondBuffer
+    return kind(flow, batch, lengths)

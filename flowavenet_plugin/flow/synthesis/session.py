@@ -6,45 +6,39 @@ blocks, which see far, do so at their low rate, and nothing is computed twice bu
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from flowavenet_plugin.flow.arithmetic import own_arithmetic, usable
-from flowavenet_plugin.flow.prepared.conds import CondSource
-from flowavenet_plugin.flow.prepared.streams import StepState
+from flowavenet_plugin.flow.synthesis.conds import CondSource, cond_buffer
+from flowavenet_plugin.flow.synthesis.folded_flow import FoldedFlow
+from flowavenet_plugin.flow.synthesis.step import PreparedBlock
+from flowavenet_plugin.flow.synthesis.streams import StepState
 from flowavenet_plugin.kernels.scratch import Scratch
-
-if TYPE_CHECKING:
-    from flowavenet_plugin.flow.prepared.model import PreparedFlow
-    from flowavenet_plugin.flow.prepared.step import PreparedBlock
 
 
 class InverseSession:
     """State of one synthesis, or of a batch that goes in step."""
 
-    def __init__(self, flow: PreparedFlow, batch: int = 1, lengths: Tensor | None = None) -> None:
+    def __init__(self, flow: FoldedFlow, batch: int = 1, lengths: Tensor | None = None) -> None:
         """Start.
 
         Args:
-            flow: The prepared flow.
+            flow: The weights.
             batch: Items side by side, B.
             lengths: Samples of each item, shape (B,), if they differ.
         """
-        self._cond = flow.cond_buffer(batch, lengths)
+        self._cond = cond_buffer(flow, batch, lengths)
         self._scratch = Scratch()
         self._dtype, self.device = flow.float_dtype, flow.device
         self._lengths = lengths
         self._samples = 0
         self._blocks: list[_BlockState] = []
-        depth = 0
         for block in flow.blocks:
-            self._blocks.insert(0, _BlockState(block, depth, batch, lengths, flow))
-            if block.kept is not None:
-                depth += 1
-                lengths = None if lengths is None else _stream_size(lengths, block.kept)
-        self._kept = [block.kept for block in flow.blocks if block.kept is not None]
+            self._blocks.insert(0, _BlockState(block, batch, lengths, flow))
+            if block.plan.kept is not None:
+                lengths = None if lengths is None else _stream_size(lengths, block.plan.kept)
+        self._kept = [block.plan.kept for block in flow.blocks if block.plan.kept is not None]
 
     @own_arithmetic
     @torch.no_grad()
@@ -74,21 +68,19 @@ class InverseSession:
             sizes.append(_stream_size(sizes[-1], kept))
         pair = _deal(noise, start)
         for state in self._blocks:
-            if state.block.kept is not None:
+            if state.block.plan.kept is not None:
                 kept, leaf = _merge(*pair), leaves.pop()
-                pair = (kept, leaf) if state.block.kept == 0 else (leaf, kept)
-            pair = state.push(pair, sizes[state.depth] if final else None, self._cond, self._scratch)
+                pair = (kept, leaf) if state.block.plan.kept == 0 else (leaf, kept)
+            pair = state.push(pair, sizes[state.block.plan.splits] if final else None, self._cond, self._scratch)
         self._cond.drop(min(step.needs for state in self._blocks for step in state.steps))
         return _merge(*pair)
 
 
 class _BlockState:
-    """A block in the middle of an utterance; ``depth`` counts the splits before it."""
+    """A block in the middle of an utterance."""
 
-    def __init__(
-        self, block: PreparedBlock, depth: int, batch: int, lengths: Tensor | None, flow: PreparedFlow
-    ) -> None:
-        self.block, self.depth = block, depth
+    def __init__(self, block: PreparedBlock, batch: int, lengths: Tensor | None, flow: FoldedFlow) -> None:
+        self.block = block
         self.steps = [StepState(step, batch, lengths, flow) for step in block.steps]
         self._lengths = lengths
         self._done = 0  # values of each stream
@@ -98,8 +90,8 @@ class _BlockState:
     ) -> tuple[Tensor, Tensor]:
         """Take values of the even and the odd stream, and return those that are ready."""
         for state in self.steps:
-            a, b = state.push(pair[state.step.a], pair[1 - state.step.a], size, cond, scratch)
-            pair = (a, b) if state.step.a == 0 else (b, a)
+            a, b = state.push(pair[state.step.plan.reads], pair[state.step.plan.changes], size, cond, scratch)
+            pair = (a, b) if state.step.plan.reads == 0 else (b, a)
         return self._finish(list(pair), size)
 
     def _finish(self, pair: list[Tensor], size: int | None) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from flowavenet_plugin.flow.upsample import LEAKY_SLOPE
 
 
-class PreparedUpsampler:
+class Upsampling:
     """The layers of a :class:`~flowavenet_plugin.flow.upsample.ConditionUpsampler` as small matrices."""
 
     def __init__(self, upsampler: nn.Module) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from flowavenet_plugin.flow.arithmetic import exact_product
 
 
-class PreparedMixing:
+class Unmixing:
     """Map columns y to matrix y * factor + shift; those that hold padding to y * factor + shift."""
 
     def __init__(self, matrix: Tensor, factor: Tensor, shift: Tensor) -> None:

@@ -11,13 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-
-def bit_reversal(bits: int) -> Tensor:
-    """Return for each of ``2**bits`` channels the place in time of what it holds, shape (2**bits,)."""
-    order = torch.zeros(1, dtype=torch.long)
-    for _ in range(bits):
-        order = torch.cat([2 * order, 2 * order + 1])
-    return order
+from flowavenet_plugin.flow.layout import bit_reversal
 
 
 def half_bands(n_mels: int) -> int:

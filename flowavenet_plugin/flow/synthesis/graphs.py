@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -17,11 +17,20 @@ from torch import Tensor
 
 from flowavenet_plugin.flow.arithmetic import own_arithmetic
 
-if TYPE_CHECKING:
-    from flowavenet_plugin.flow.prepared.model import PreparedFlow
-
 #: A graph's function with its inputs, to be run again after other values were put into these.
 Replay = Callable[[], Tensor]
+
+
+class Invertible(Protocol):
+    """What is recorded: a :class:`~flowavenet_plugin.flow.synthesis.prepared_flow.PreparedFlow`."""
+
+    n_mels: int
+    hop_length: int
+    float_dtype: torch.dtype
+    device: torch.device
+
+    def inverse(self, noise: Tensor, cond: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Map noise (B, 1, T) to audio, given conditioning (B, n_mels, frames) and perhaps lengths (B,)."""
 
 
 def bucket(frames: int) -> int:
@@ -61,14 +70,14 @@ def record_cuda_graph(function: Callable[..., Tensor], inputs: tuple[Tensor, ...
 
 
 class GraphedInverse:
-    """:meth:`PreparedFlow.inverse` by recorded graphs.
+    """:meth:`Invertible.inverse` by recorded graphs.
 
     Several threads may use it at the same time; they take turns, as a graph has one place for its inputs and output.
     """
 
     def __init__(
         self,
-        flow: PreparedFlow,
+        flow: Invertible,
         limit: int = 8,
         max_frames: int = 8192,
         record: Callable[..., Replay] = record_cuda_graph,
@@ -100,7 +109,7 @@ class GraphedInverse:
     @own_arithmetic
     @torch.no_grad()
     def inverse(self, noise: Tensor, cond: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Map noise to audio; see :meth:`PreparedFlow.inverse`."""
+        """Map noise to audio; see :meth:`Invertible.inverse`."""
         (batch, _, frames), hop = cond.shape, self._flow.hop_length
         size = bucket(max(frames, 1))
         if batch * size > self._max_frames or tuple(noise.shape) != (batch, 1, frames * hop):

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowavenet_plugin.flow.prepared.conds import CondSource
+from flowavenet_plugin.flow.synthesis.conds import CondSource
+from flowavenet_plugin.flow.synthesis.folded_flow import FoldedFlow
+from flowavenet_plugin.flow.synthesis.step import PreparedStep
 from flowavenet_plugin.kernels.scratch import Scratch
-
-if TYPE_CHECKING:
-    from flowavenet_plugin.flow.prepared.model import PreparedFlow
-    from flowavenet_plugin.flow.prepared.step import PreparedStep
 
 #: More rows than any utterance has: the end isn't known yet.
 ENDLESS = 2**62
@@ -23,14 +20,14 @@ ENDLESS = 2**62
 class StepState:
     """A step in the middle of an utterance."""
 
-    def __init__(self, step: PreparedStep, batch: int, lengths: Tensor | None, flow: PreparedFlow) -> None:
+    def __init__(self, step: PreparedStep, batch: int, lengths: Tensor | None, flow: FoldedFlow) -> None:
         """Start.
 
         Args:
             step: The step.
             batch: Items, B.
             lengths: Samples of both streams together of each item, if they differ, shape (B,).
-            flow: The prepared flow.
+            flow: The weights.
         """
         self.step = step
         self.done = 0  # rows
@@ -55,7 +52,7 @@ class StepState:
             rows = ENDLESS
             ready = self._a.shape[1] // width - step.stack.left - step.stack.right
             ready = max(
-                0, min(ready, self._b.shape[1] // width, (cond.end >> step.block) - step.stack.right - self.done)
+                0, min(ready, self._b.shape[1] // width, (cond.end >> step.level) - step.stack.right - self.done)
             )
         else:
             rows = -(-size // (2 * width))
@@ -71,17 +68,17 @@ class StepState:
             self._b[:, :values],
             self.done,
             rows,
-            partial(cond.rows, step.block),
-            self._row_mask(ready, rows),
+            partial(cond.rows, step.level),
+            self._ends(),
             scratch,
         )
-        self._clear(new, 1 - step.a, size)
+        self._clear(new, step.plan.changes, size)
         before = step.stack.left * width
         out = self._a[:, before : before + values]
-        if step.mixing is not None:
-            out, new = step.mixing(out, new, self._whole(ready, size))
-            self._clear(out, step.a, size)
-            self._clear(new, 1 - step.a, size)
+        if step.unmixing is not None:
+            out, new = step.unmixing(out, new, self._whole(ready, size))
+            self._clear(out, step.plan.reads, size)
+            self._clear(new, step.plan.changes, size)
         self._a, self._b = self._a[:, values:].clone(), self._b[:, values:].clone()
         self.done += ready
         return out, new
@@ -89,15 +86,11 @@ class StepState:
     @property
     def needs(self) -> int:
         """First sample whose conditioning will be read."""
-        return max(0, self.done - self.step.stack.left) << self.step.block
+        return max(0, self.done - self.step.stack.left) << self.step.level
 
-    def _row_mask(self, ready: int, rows: int) -> Tensor | None:
-        """Mark the rows of each item, as many as ``ready`` new ones can see; the lengths are never read back."""
-        if self._lengths is None:
-            return None
-        inside = -(-self._lengths // (2 * self.step.width))
-        reach = min(rows, self.done + ready + self.step.stack.right)
-        return (torch.arange(reach, device=inside.device) < inside[:, None])[:, :, None].to(self.step.stack.dtype)
+    def _ends(self) -> Tensor | None:
+        """Return the rows of each item, if they differ; the lengths are never read back."""
+        return None if self._lengths is None else -(-self._lengths // (2 * self.step.width))
 
     def _whole(self, ready: int, size: int | None) -> Tensor | None:
         """Tell which of the next rows hold no padding."""

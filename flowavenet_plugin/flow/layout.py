@@ -1,0 +1,70 @@
+"""Where samples and conditioning lie: squeezed columns, their halves, and the same in the order of time.
+
+Squeezing pairs of columns into channels, again and again, leaves what the flow calls channels in bit-reversed order of
+time; the two halves of the channels are the samples at even and at odd places.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def squeeze(x: Tensor, times: int = 1) -> Tensor:
+    """Turn pairs of columns into channels: (B, C, T) to (B, 2 * C, T / 2); channel 2 * c + p holds phase p of c.
+
+    ``times``: so many times, one after the other.
+    """
+    if times > 1:
+        x = squeeze(x, times - 1)
+    batch, channels, length = x.shape
+    return x.reshape(batch, channels, length // 2, 2).transpose(2, 3).reshape(batch, 2 * channels, length // 2)
+
+
+def unsqueeze(x: Tensor, times: int = 1) -> Tensor:
+    """Undo :func:`squeeze`: (B, 2 * C, T / 2) to (B, C, T)."""
+    if times > 1:
+        x = unsqueeze(x, times - 1)
+    batch, channels, length = x.shape
+    return x.reshape(batch, channels // 2, 2, length).transpose(2, 3).reshape(batch, channels // 2, 2 * length)
+
+
+def from_halves(first: Tensor, other: Tensor, half: int) -> Tensor:
+    """Put two halves (B, C / 2, T), of which the first is ``half``, beside each other: (B, C, T)."""
+    return torch.cat([first, other] if half == 0 else [other, first], dim=1)
+
+
+def half_first(x: Tensor, half: int) -> Tensor:
+    """Put a half of the channels of (B, C, T) before the other one; its own inverse."""
+    return x if half == 0 else from_halves(*x.chunk(2, dim=1), half)
+
+
+def bit_reversal(bits: int) -> Tensor:
+    """Return for each of ``2**bits`` channels the place in time of what it holds, shape (2**bits,)."""
+    order = torch.zeros(1, dtype=torch.long)
+    for _ in range(bits):
+        order = torch.cat([2 * order, 2 * order + 1])
+    return order
+
+
+def cond_order(n_mels: int, level: int) -> Tensor:
+    """Return where each channel of squeezed conditioning is among the values of ``2**level`` columns, (D,)."""
+    n = 2**level
+    return squeeze(torch.arange(n * n_mels, device="cpu").view(1, n, n_mels).transpose(1, 2), level).flatten()
+
+
+def squeezed_cond(cond: Tensor, order: Tensor | None, columns: int) -> Tensor:
+    """Turn the conditioning that blocks share, (B, T * n, D / n), into a block's, (B, D, columns).
+
+    Args:
+        cond: The conditioning.
+        order: From :func:`cond_order`; None: it is squeezed already, (B, columns, D).
+        columns: Columns of the block.
+    """
+    cond = cond.reshape(cond.shape[0], columns, -1)
+    return (cond if order is None else gather_channels(cond, order)).transpose(1, 2)
+
+
+def gather_channels(values: Tensor, places: Tensor) -> Tensor:
+    """Pick from the last dimension; on a CPU several times faster than index_select."""
+    return values.gather(2, places.expand_as(values))

@@ -1,0 +1,142 @@
+"""Sizes and settings of the network: names, defaults, what each means and which can't be. The one place for them.
+
+Constructors, ``--vocoder_conf``, ``--print_config``, docs/architecture.md and the comments of the presets follow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+#: One value, or one of each block.
+PerBlock = int | Sequence[int]
+Class = TypeVar("Class", bound=type)
+
+
+def _setting(default: object, meaning: str) -> Any:
+    return dataclasses.field(default=default, metadata=dict(meaning=meaning))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowSettings:
+    """What :class:`~flowavenet_plugin.flow.FloWaveNet` is built of; defaults are the paper's.
+
+    Raises:
+        ValueError: If a size is out of range.
+    """
+
+    n_mels: int = _setting(80, "mel bands of the conditioning")
+    n_block: int = _setting(8, "context blocks; each halves the rate")
+    n_flow: PerBlock = _setting(6, "flow steps (ActNorm, coupling, swap) of each block")
+    n_layer: PerBlock = _setting(2, "dilated layers of the WaveNet in each coupling")
+    filter_size: PerBlock = _setting(256, "channels of these WaveNets; memory and time grow with it")
+    kernel_size: int = _setting(3, "taps of their dilated convolutions, odd unless causal")
+    block_per_split: PerBlock = _setting(
+        4, "half of the channels leave after every so many blocks; a list: after these; n_block: never"
+    )
+    affine: bool = _setting(True, "couplings scale and shift; false: shift only")
+    causal: bool = _setting(False, "true: WaveNets that see the past only")
+    upsample_scales: Sequence[int] = _setting((16, 16), "mel upsampling; the product is the hop length in samples")
+    reversible: bool = _setting(
+        True, "true: training rebuilds activations: less memory for more time; false: keeps them"
+    )
+    first_squeeze: int = _setting(2, "samples that a column of the first block holds, a power of two")
+    cond_channels: PerBlock = _setting(0, "channels of conditioning made for each block; 0: mels squeezed like audio")
+    cond_filter_size: int = _setting(256, "hidden channels of the network on frames that makes it")
+    cond_n_layer: int = _setting(2, "residual layers of that network")
+    mixing: bool = _setting(False, "true: a matrix mixes the channels before each coupling")
+    share_stacks: bool = _setting(False, "true: WaveNets of a block share all but conditioning and end")
+
+    def __post_init__(self) -> None:
+        every = isinstance(self.block_per_split, int)
+        if self.n_block < 1 or (
+            self.block_per_split < 1 if every else not all(0 < n < self.n_block for n in self.block_per_split)
+        ):
+            raise ValueError(
+                f"n_block and block_per_split must be at least 1, and blocks that split less than n_block, not "
+                f"n_block={self.n_block}, block_per_split={self.block_per_split}"
+            )
+        for name in ("n_flow", "n_layer", "filter_size"):
+            if min(self.each(name)) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.kernel_size < 1 or (not self.causal and self.kernel_size % 2 == 0):
+            raise ValueError(f"kernel_size must be positive, and odd if not causal, not {self.kernel_size}")
+        if len(self.upsample_scales) == 0 or min(self.upsample_scales) < 2:  # 1 upsamples nothing
+            raise ValueError(f"upsample_scales must be whole numbers from 2, not {list(self.upsample_scales)}")
+        if self.first_squeeze < 2 or self.first_squeeze & (self.first_squeeze - 1):
+            raise ValueError(f"first_squeeze must be a power of two from 2, not {self.first_squeeze}")
+        channels = self.each("cond_channels")
+        if self.cond_channels != 0 and (min(channels) < 1 or self.cond_filter_size < 1 or self.cond_n_layer < 0):
+            raise ValueError(
+                f"cond_channels and cond_filter_size must be at least 1 and cond_n_layer at least 0, not "
+                f"{channels}, {self.cond_filter_size} and {self.cond_n_layer}"
+            )
+
+    def each(self, name: str) -> list[int]:
+        """Return the value of each block.
+
+        Raises:
+            ValueError: If there are more or fewer than blocks.
+        """
+        value = getattr(self, name)
+        values = [value] * self.n_block if isinstance(value, int) else list(value)
+        if len(values) != self.n_block:
+            raise ValueError(f"{name} has {len(values)} values, {values}, for n_block={self.n_block} blocks")
+        return values
+
+    @property
+    def hop_length(self) -> int:
+        """Samples per frame."""
+        return math.prod(self.upsample_scales)
+
+    @property
+    def splits(self) -> list[int]:
+        """Numbers of the blocks, counted from 1, that end with a split."""
+        every = self.block_per_split
+        return list(range(every, self.n_block, every)) if isinstance(every, int) else list(every)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocoderSettings(FlowSettings):
+    """What a vocoder adds: a linear prediction around the flow, and the noise that becomes sound."""
+
+    temperature: float = _setting(0.8, "deviation of the noise in synthesis, from 0, unless decoding asks for another")
+    prediction_order: int = _setting(0, "samples that a linear prediction from the features looks back; 0: none")
+    prediction_channels: int = _setting(128, "channels of the network that tells its spectrum")
+    mel_range: Sequence[float] = _setting((80.0, 7600.0), "lowest and highest frequency of the features in Hz")
+
+    @property
+    def flow(self) -> dict[str, Any]:
+        """What of it the flow takes."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(FlowSettings)}
+
+
+def meanings(settings: type[FlowSettings]) -> dict[str, str]:
+    """Return what each setting means."""
+    return {field.name: field.metadata["meaning"] for field in dataclasses.fields(settings)}
+
+
+def takes(settings: type[FlowSettings], *leading: str) -> Callable[[Class], Class]:
+    """Let a class say in its signature and documentation that its constructor takes settings as keywords.
+
+    Args:
+        settings: What it takes.
+        leading: Arguments before them, that have no default here; settings of these names aren't repeated.
+    """
+
+    def decorate(decorated: Class) -> Class:
+        fields = [field for field in dataclasses.fields(settings) if field.name not in leading]
+        kinds = inspect.Parameter
+        parameters = [kinds(name, kinds.POSITIONAL_OR_KEYWORD, annotation=int) for name in leading]
+        parameters += [kinds(f.name, kinds.KEYWORD_ONLY, default=f.default, annotation=f.type) for f in fields]
+        own = kinds("self", kinds.POSITIONAL_OR_KEYWORD)
+        decorated.__init__.__signature__ = inspect.Signature([own, *parameters])
+        lines = [f"    {field.name}: {field.metadata['meaning']} (default {field.default})" for field in fields]
+        decorated.__init__.__doc__ = "\n".join([inspect.cleandoc(decorated.__init__.__doc__), "", "Settings:", *lines])
+        return decorated
+
+    return decorate

@@ -1,0 +1,174 @@
+"""One step of the inverse for inference: a coupling or a split, with ActNorm folded into its arithmetic."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from flowavenet_plugin.flow.layout import bit_reversal
+from flowavenet_plugin.flow.mixing import inverse_mixing_matrix
+from flowavenet_plugin.flow.plan import ADDITIVE, AFFINE, SPLIT, Block, Step
+from flowavenet_plugin.flow.synthesis.stack import Cond, FoldedStack
+from flowavenet_plugin.flow.synthesis.unmixing import Unmixing
+from flowavenet_plugin.flow.transforms import FlowBlock, FlowStep, GaussianSplit
+from flowavenet_plugin.kernels.rows import Marked
+from flowavenet_plugin.kernels.scratch import Scratch
+from flowavenet_plugin.kernels.threads import run_pieces
+
+#: Rows computed at once on a CPU, at most, so that hidden states stay in its caches.
+CPU_ROWS = 4096
+#: Fewer don't pay for a thread of their own.
+MIN_CPU_ROWS = 64
+
+
+class PreparedStep:
+    """Changes stream b given stream a: b = (b * scale + shift) * exp(log_s) + t, with log_s and t from a.
+
+    Streams are the even and the odd samples of what the block works on. ActNorm changes both: what it does to b is in
+    scale, shift and t; what it does to a waits for the step that changes a.
+
+    Attributes:
+        plan: What the plan says of it.
+        level: Of the block: a column is ``2**level`` samples of the waveform.
+        width: Samples of each stream per column.
+        unmixing: What both streams go through afterwards; None: nothing.
+    """
+
+    def __init__(
+        self,
+        plan: Step,
+        level: int,
+        stack: FoldedStack,
+        scale: Tensor,
+        shift: Tensor,
+        unmixing: Unmixing | None = None,
+    ) -> None:
+        """Keep the parts; ``scale`` and ``shift`` have the shape (width,)."""
+        self.plan, self.level, self.stack = plan, level, stack
+        self.scale, self.shift, self.unmixing = scale, shift, unmixing
+        self.width = stack.channels
+
+    @torch.no_grad()
+    def __call__(
+        self, a: Tensor, b: Tensor, first: int, rows: int, cond: Cond, ends: Tensor | None, scratch: Scratch
+    ) -> Tensor:
+        """Change some rows of b.
+
+        Args:
+            a: Stream a of these rows and of the stack's ``left`` before and ``right`` after them, shape (B, values).
+            b: Stream b, shape (B, n * width).
+            first: First row.
+            rows: Rows of the utterance, or more if the end isn't known yet.
+            cond: Gives the conditioning.
+            ends: Rows of each item, shape (B,); None: all end at ``rows``.
+            scratch: Buffers.
+
+        Returns:
+            The new b, shape (B, n * width).
+        """
+        count, batch = b.shape[1] // self.width, len(b)
+        out, stack = torch.empty(b.shape, dtype=b.dtype, device=b.device), self.stack
+        if b.device.type != "cpu" and batch > 1:
+            window = a[:, : (count + stack.left + stack.right) * self.width]
+            said = stack.predict_batch(window, first, first + count, rows, cond, ends, scratch)
+            return out.copy_(self._changed(b.unflatten(1, (-1, self.width)), said).flatten(1))
+        size = _rows_at_once(count) if b.device.type == "cpu" else count
+        low = max(0, first - stack.left)
+        places = None if ends is None else torch.arange(low, first + count + stack.right, device=b.device)
+        marks = None if ends is None else (places < ends[:, None])[:, :, None].to(stack.dtype)
+
+        def run(piece: int, own: Scratch) -> None:
+            item, start = piece % batch, piece // batch * size
+            end = min(start + size, count)
+            window = a[item, start * self.width : (end + stack.left + stack.right) * self.width]
+            inside = Marked(None if marks is None else marks[item], low)
+            said = stack.predict(window, first + start, first + end, rows, cond, item, inside, own)
+            part = slice(start * self.width, end * self.width)
+            out[item, part] = self._changed(b[item, part].view(-1, self.width), said).flatten()
+
+        run_pieces(run, batch * -(-count // size) if count else 0, scratch, b.device)
+        return out
+
+    def _changed(self, b: Tensor, said: Tensor) -> Tensor:
+        """Return the new values of b (..., width)."""
+        value = torch.addcmul(self.shift, b, self.scale)
+        if self.plan.kind == ADDITIVE:
+            return value.add_(said)
+        log_s, t = said.chunk(2, dim=-1)
+        return value.mul_(log_s.exp()).add_(t)
+
+
+def _rows_at_once(count: int) -> int:
+    """Return the rows of a piece on a CPU: as many pieces fall to each thread."""
+    threads = torch.get_num_threads()
+    pieces = threads * -(-count // (threads * CPU_ROWS))
+    return max(-(-count // max(pieces, 1)), MIN_CPU_ROWS)
+
+
+class PreparedBlock:
+    """The steps of a context block in the order of the inverse.
+
+    Attributes:
+        steps: The steps; of a block with a split, the first is the split's.
+        loose: Stream whose last ActNorm no step has applied yet.
+        scale: That ActNorm, x * scale + shift, shape (width,).
+        shift: See above.
+        plan: What the plan says of it.
+    """
+
+    def __init__(self, plan: Block, module: FlowBlock, n_mels: int, dtype: torch.dtype) -> None:
+        """Fold the weights.
+
+        Args:
+            plan: What the plan says.
+            module: The block.
+            n_mels: Mel bands.
+            dtype: Precision of the WaveNets.
+        """
+        self.plan, pending = plan, None
+        self.steps: list[PreparedStep] = []
+        for step, part in reversed(list(zip(plan.steps, module.parts, strict=True))):
+            if step.kind == SPLIT:
+                self.steps.append(_split_step(step, part, plan.level, n_mels, dtype))
+            else:
+                made, pending = _coupling_step(step, part, plan.level, n_mels, dtype, pending)
+                self.steps.append(made)
+        self.loose, (self.scale, self.shift) = self.steps[-1].plan.reads, pending
+
+
+def _split_step(step: Step, module: GaussianSplit, level: int, n_mels: int, dtype: torch.dtype) -> PreparedStep:
+    weight = module.prior.end.scale
+    width = weight.shape[1] // 2
+    order = bit_reversal(width.bit_length() - 1).to(weight.device)
+    order = torch.cat([width + order, order])  # the prior predicts mean, then log-deviation
+    one, zero = torch.ones_like(weight[0, :, 0]).detach(), torch.zeros_like(weight[0, :, 0]).detach()
+    stack = FoldedStack(step, module.prior, n_mels, level, (order, one, zero), dtype)
+    return PreparedStep(step, level, stack, one[:width], zero[:width])
+
+
+def _coupling_step(
+    step: Step, module: FlowStep, level: int, n_mels: int, dtype: torch.dtype, pending: tuple[Tensor, Tensor] | None
+) -> tuple[PreparedStep, tuple[Tensor, Tensor]]:
+    """Return the step, and what its ActNorm does to stream a; ``pending`` is what the step before left for b."""
+    norm = module.actnorm
+    width = norm.scale.shape[1] // 2
+    order = bit_reversal(width.bit_length() - 1).to(norm.scale.device)
+    factor, shift = 1 / norm.scale.detach()[0, :, 0], -norm.loc.detach()[0, :, 0]
+    (factor_a, factor_b), (shift_a, shift_b) = factor.view(2, -1)[:, order], shift.view(2, -1)[:, order]
+    unmixing = None
+    if step.mixing:  # ActNorm is applied with it, to both streams
+        channels = torch.cat([order, width + order])
+        matrix = inverse_mixing_matrix(module.mixing.factors.detach())[channels][:, channels]
+        unmixing = Unmixing(matrix, factor[channels], shift[channels])
+        factor_a, factor_b = torch.ones_like(factor_a), torch.ones_like(factor_b)
+        shift_a, shift_b = torch.zeros_like(shift_a), torch.zeros_like(shift_b)
+    if step.kind == AFFINE:
+        end_order = torch.cat([order, width + order])
+        end_scale = torch.cat([torch.ones_like(factor_b), factor_b])
+        end_shift = torch.cat([torch.zeros_like(shift_b), shift_b])
+    else:
+        end_order, end_scale, end_shift = order, -factor_b, shift_b
+    stack = FoldedStack(step, module.coupling.net, n_mels, level, (end_order, end_scale, end_shift), dtype)
+    scale, offset = (torch.ones_like(factor_b), torch.zeros_like(shift_b)) if pending is None else pending
+    made = PreparedStep(step, level, stack, scale * factor_b, offset * factor_b, unmixing)
+    return made, (factor_a, shift_a)

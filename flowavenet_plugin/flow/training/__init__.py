@@ -1,0 +1,1 @@
+"""Both directions with gradients: a block's steps are one autograd function, activations are kept or rebuilt."""
