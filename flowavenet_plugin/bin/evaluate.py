@@ -30,7 +30,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output_dir", type=Path, required=True, help="folder for the results")
     parser.add_argument("--model_file", type=Path, help="weights, for the log-likelihood; config.yaml lies beside")
     parser.add_argument(
-        "--feats_scp", type=Path, help="features of the natural speech, for the log-likelihood and Griffin-Lim"
+        "--feats_scp", type=Path, help="features of the natural speech, for the log-likelihood and sound without a network"
     )
     parser.add_argument("--utt2rtf", type=Path, help="real-time factors that the synthesis wrote")
     parser.add_argument("--train_log", type=Path, help="train.log of the experiment, for the loss curve")
@@ -45,6 +45,11 @@ def get_parser() -> argparse.ArgumentParser:
         default=[],
         metavar="NAME=PATH",
         help="another system, a wav.scp or a folder of wavs; may be given several times",
+    )
+    parser.add_argument(
+        "--mel_inversion",
+        action="store_true",
+        help="another system: the vocoder without weights, of --feats_scp (feats_extract.yaml beside)",
     )
     parser.add_argument(
         "--griffin_lim",
@@ -69,15 +74,18 @@ def check_options(args: argparse.Namespace) -> None:
     Raises:
         ValueError: With the options.
     """
+    from flowavenet_plugin.bin.baseline import BASELINES
+
     if args.model_file is not None and args.feats_scp is None:
         raise ValueError("--model_file and --feats_scp belong together: the log-likelihood needs both")
-    if args.feats_scp is not None and args.model_file is None and not args.griffin_lim:
+    without_network = [name for name in BASELINES if getattr(args, name)]
+    if args.feats_scp is not None and args.model_file is None and not without_network:
         raise ValueError("--model_file and --feats_scp belong together: the log-likelihood needs both")
-    if args.griffin_lim and args.feats_scp is None:
-        raise ValueError("--griffin_lim needs --feats_scp: it synthesises from the features")
+    if without_network and args.feats_scp is None:
+        raise ValueError(f"--{without_network[0]} needs --feats_scp: it synthesises from the features")
     if args.num_plots < 1:
         raise ValueError(f"--num_plots is {args.num_plots}, at least 1 is wanted")
-    names = [spec.partition("=")[0] for spec in args.compare] + ["griffin_lim"] * args.griffin_lim
+    names = [spec.partition("=")[0] for spec in args.compare] + without_network
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise ValueError(f"--compare: the name '{twice[0]}' is there {names.count(twice[0])} times")
@@ -168,10 +176,11 @@ def evaluate(args: argparse.Namespace, command: Sequence[str]) -> str:
     if args.model_file:
         from flowavenet_plugin import load_vocoder
 
-        vocoder = load_vocoder(args.model_file, device=device)
+        vocoder = load_vocoder(args.model_file, device=device, refine=0)
         tolerance = vocoder.hop_length if tolerance is None else tolerance
-    if args.griffin_lim:
-        systems.append(baseline.griffin_lim_system(args.feats_scp, args.output_dir, list(natural)))
+    for name in baseline.BASELINES:
+        if getattr(args, name):
+            systems.append(baseline.baseline_system(name, args.feats_scp, args.output_dir, list(natural)))
     found = scoring.compare(natural, systems, tolerance)
     likelihoods = measure_with(vocoder, args, natural, found, device) if vocoder is not None else {}
     return scoring_files.write(

@@ -21,6 +21,7 @@ class AbsVocoder(nn.Module, ABC):
             for weights that are replaced at once.
         changeable: Options of the constructor that may change while a run of training goes on.
         trainable: Whether there is anything to train.
+        exact_stream: Whether a stream's pieces, joined, are the sound of the whole.
         feats_extract: Type of the features.
         feats_extract_conf: Their settings.
     """
@@ -28,6 +29,7 @@ class AbsVocoder(nn.Module, ABC):
     state_is_whole = False
     changeable: Sequence[str] = ()
     trainable = True
+    exact_stream = True
     feats_extract: str
     feats_extract_conf: Mapping[str, Any]
 

@@ -20,6 +20,9 @@ from flowavenet_plugin.vocoder.inversion.settings import feature_settings
 from flowavenet_plugin.vocoder.inversion.start import PITCH_CONTEXT, Start, StartSession, first_phase
 from flowavenet_plugin.vocoder.streaming import NoiseSource
 
+#: Counted up when the same seed begins to give another sound: tables made with an earlier one are then made anew.
+VERSION = 1
+
 
 class MelInversionVocoder(AbsVocoder):
     """Pulses at the pitch that the mel tells, noise, and iterations that make the sound's mel what it should be.
@@ -35,6 +38,7 @@ class MelInversionVocoder(AbsVocoder):
 
     changeable = ("temperature", "iterations")
     trainable = False
+    exact_stream = False
 
     def __init__(
         self, fs: int, hop_length: int, n_mels: int, iterations: int = 32, temperature: float = 1.0

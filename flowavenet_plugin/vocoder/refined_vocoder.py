@@ -25,6 +25,8 @@ class RefinedVocoder(AbsVocoder):
     All but the sound is the vocoder's own: what isn't here is looked up there.
     """
 
+    exact_stream = False
+
     def __init__(self, vocoder: AbsVocoder, iterations: int) -> None:
         """Wrap a vocoder.
 

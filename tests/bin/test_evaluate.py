@@ -81,7 +81,7 @@ def test_a_vocoder_without_likelihood_is_scored_all_the_same(case: Case, caplog:
     class Silent(StubVocoder):
         log_likelihood = AbsVocoder.log_likelihood
 
-    case.monkeypatch.setattr(flowavenet_plugin, "load_vocoder", lambda path, device: Silent())
+    case.monkeypatch.setattr(flowavenet_plugin, "load_vocoder", lambda path, device, refine: Silent())
     case.run()
     assert "no log-likelihood: Silent has none" in caplog.text
     assert (case.output / "results.md").exists()

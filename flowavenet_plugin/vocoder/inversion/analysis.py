@@ -46,7 +46,7 @@ class FeatureAnalysis(nn.Module):
         super().__init__()
         self.settings = settings
         self.n_fft, self.hop_length = settings.n_fft // divisor, settings.hop_length // divisor
-        self.fs = settings.fs / divisor
+        self.fs, self._divisor = settings.fs / divisor, divisor
         bins = self.n_fft // 2 + 1
         filters = mel_filters(settings)
         #: Bands that are looked at.
@@ -124,9 +124,10 @@ class FeatureAnalysis(nn.Module):
 
     def log_mel(self, spectrum: Tensor) -> Tensor:
         """Return the natural logarithm of the mel, as features know it, shape (B, frames, bands)."""
-        settings, parts = self.settings, torch.view_as_real(spectrum)
-        power = parts.square().sum(dim=-1)
-        mel = (power if settings.power == 2 else power.sqrt_()) @ self._filters
+        settings, magnitude = self.settings, spectrum.abs()
+        if settings.least:
+            magnitude.clamp_(min=settings.least / self._divisor)
+        mel = (magnitude.square_() if settings.power == 2 else magnitude) @ self._filters
         return mel.clamp_(min=settings.floor).log_().clamp_(max=self._highest)
 
     def target(self, feats: Tensor) -> Tensor:

@@ -29,6 +29,8 @@ from flowavenet_plugin.vocoder.inversion.analysis import FeatureAnalysis, Layout
 LARGEST_STEP = 4.6
 #: Momentum towards the next spectrum, momentum that is kept, and over-relaxation.
 MOMENTUM, KEPT, RELAXATION = 0.9, 1.1, 1.25
+#: Iterations before that without them: far from the goal they overshoot.
+PLAIN = 2
 
 
 def check_iterations(iterations: int) -> int:
@@ -57,10 +59,13 @@ def refine(analysis: FeatureAnalysis, wav: Tensor, feats: Tensor, iterations: in
     """
     target = analysis.target(feats)
     point = kept = before = sound = wav
-    for _ in range(iterations):
+    for iteration in range(iterations):
         spectrum = analysis.spectrum(point, layout)
         error = (target - analysis.log_mel(spectrum)).clamp_(-LARGEST_STEP, LARGEST_STEP)
         sound = analysis.waveform(spectrum.mul_(analysis.gains(error)), layout)
+        if iteration < PLAIN:
+            point = kept = before = sound
+            continue
         now = torch.lerp(kept, sound, RELAXATION)
         step = now - before
         point, kept, before = now + MOMENTUM * step, now + KEPT * step, now

@@ -35,7 +35,7 @@ class FeatureSettings(NamedTuple):
     """How features are made of a waveform.
 
     A feature is ``scale * ln(mel) + offset``, where mel sums magnitudes raised to ``power`` over a band; a mel below
-    ``floor`` counts as that, and a feature above ``highest`` as that.
+    ``floor`` counts as that, as does a magnitude below ``least``, and a feature above ``highest``.
 
     Attributes:
         fs: Sampling rate in Hz.
@@ -50,6 +50,7 @@ class FeatureSettings(NamedTuple):
         power: 1: mel of amplitudes; 2: of power.
         scale: See above.
         offset: See above.
+        least: See above.
         floor: See above.
         highest: See above.
     """
@@ -66,6 +67,7 @@ class FeatureSettings(NamedTuple):
     power: int
     scale: float
     offset: float
+    least: float
     floor: float
     highest: float
 
@@ -105,11 +107,11 @@ def feature_settings(kind: str, conf: Mapping[str, Any]) -> FeatureSettings:
 
 def _level(kind: str, log_base: float | None) -> dict[str, Any]:
     if kind == "original":  # 20 log10(power) - 20 dB, of which -100 ... 0 dB is 0 ... 1
-        return dict(power=2, scale=0.2 / math.log(10), offset=0.8, floor=1e-4, highest=1.0)
+        return dict(power=2, scale=0.2 / math.log(10), offset=0.8, least=0.0, floor=1e-4, highest=1.0)
     base = math.e if log_base is None else log_base
     if not base > 1:
         raise ValueError(f"mel inversion: log_base must be above 1 or null (e), not {log_base}")
-    return dict(power=1, scale=1 / math.log(base), offset=0.0, floor=1e-10, highest=math.inf)
+    return dict(power=1, scale=1 / math.log(base), offset=0.0, least=1e-5, floor=1e-10, highest=math.inf)
 
 
 def _check(settings: FeatureSettings, values: Mapping[str, Any]) -> None:
