@@ -107,7 +107,9 @@ def test_no_iteration_changes_nothing_and_silence_is_no_trouble() -> None:
     quiet = refine(analysis, noise_of(wav), torch.full_like(feats, -10.0), 32, layout)
     quietest = analysis.log_mel(analysis.spectrum(0 * quiet, layout))
     assert torch.isfinite(quiet).all()
-    torch.testing.assert_close(analysis.log_mel(analysis.spectrum(quiet, layout)), quietest, rtol=0, atol=0.1)
+    found = analysis.log_mel(analysis.spectrum(quiet, layout))
+    # What lies above the bands is not told and stays; near it the window smears it into the last ones.
+    torch.testing.assert_close(found[..., :70], quietest[..., :70], rtol=0, atol=0.1)
     assert not refine(analysis, torch.zeros_like(wav), feats, 4, layout).any()  # nothing comes of nothing
 
 
