@@ -30,7 +30,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output_dir", type=Path, required=True, help="folder for the results")
     parser.add_argument("--model_file", type=Path, help="weights, for the log-likelihood; config.yaml lies beside")
     parser.add_argument(
-        "--feats_scp", type=Path, help="features of the natural speech, for the log-likelihood and sound without a network"
+        "--feats_scp",
+        type=Path,
+        help="features of the natural speech, for the log-likelihood and sound without a network",
     )
     parser.add_argument("--utt2rtf", type=Path, help="real-time factors that the synthesis wrote")
     parser.add_argument("--train_log", type=Path, help="train.log of the experiment, for the loss curve")

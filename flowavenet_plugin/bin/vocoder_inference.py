@@ -58,7 +58,10 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--batch_size", type=int, default=1, help="utterances of similar length decoded at once")
     parser.add_argument(
-        "--chunk_frames", type=int, default=0, help="frames decoded at once; 0: as is fastest. The sound is the same, but for refined sound and mel_inversion"
+        "--chunk_frames",
+        type=int,
+        default=0,
+        help="frames decoded at once; 0: as is fastest. The sound is the same, unless it is refined",
     )
     parser.add_argument(
         "--denoiser_strength", type=float, default=0.0, help="how much of the vocoder's constant tones to take out"

@@ -40,9 +40,7 @@ class MelInversionVocoder(AbsVocoder):
     trainable = False
     exact_stream = False
 
-    def __init__(
-        self, fs: int, hop_length: int, n_mels: int, iterations: int = 32, temperature: float = 1.0
-    ) -> None:
+    def __init__(self, fs: int, hop_length: int, n_mels: int, iterations: int = 32, temperature: float = 1.0) -> None:
         """Build the vocoder.
 
         Args:
@@ -162,7 +160,9 @@ class MelInversionVocoder(AbsVocoder):
     @own_arithmetic
     def _synthesise(self, feats: list[Tensor], noise: list[Tensor], phases: list[float]) -> list[Tensor]:
         frames, start = [len(item) for item in feats], self._start()
-        padded, drawn = (torch.nn.utils.rnn.pad_sequence(part, batch_first=True).to(start.dtype) for part in (feats, noise))
+        padded, drawn = (
+            torch.nn.utils.rnn.pad_sequence(part, batch_first=True).to(start.dtype) for part in (feats, noise)
+        )
         phase = torch.tensor(phases, dtype=torch.float64, device=padded.device)[:, None]
         wav = start(padded, frames, drawn, phase)
         wav = refine(start.analysis, wav, padded, self.iterations, start.analysis.layout(frames))

@@ -1,1 +1,1 @@
-"""Sound from a mel-spectrogram without a network: a start from pulses and noise, then iterations between STFT and mel."""
+"""Sound from a mel-spectrogram without a network: pulses and noise, then iterations between STFT and mel."""

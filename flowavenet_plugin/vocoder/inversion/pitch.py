@@ -104,7 +104,7 @@ class PitchReader(nn.Module):
         return root @ self._kernel / root.square().sum(dim=2, keepdim=True).sqrt().clamp(min=1e-6), level
 
     def _path(self, strength: Tensor, level: Tensor) -> np.ndarray:
-        """Find the best path through strengths (frames, pitches): number of a pitch, or -1 for none, shape (frames,)."""
+        """Find the best path through strengths (frames, pitches): numbers of pitches, -1 for none, (frames,)."""
         strengths, cost = strength.double().cpu().numpy(), self._cost.double().cpu().numpy()
         strengths = strengths - (level < SILENCE * level.max()).double().cpu().numpy()[:, None]
         voice, none, back = strengths[0], VOICED, []

@@ -32,7 +32,9 @@ class RefinementSession:
         ready = len(feats) - before - (0 if final else CONTEXT)
         if ready < 1:
             return wav[:0]
-        refined = refine(self._analysis, wav[None], feats[None], self._iterations, self._analysis.layout([len(feats)]))[0]
+        refined = refine(self._analysis, wav[None], feats[None], self._iterations, self._analysis.layout([len(feats)]))[
+            0
+        ]
         made = refined[before * hop : (before + ready) * hop].clone()
         if self._tail is not None:
             size = min(len(self._tail), len(made))

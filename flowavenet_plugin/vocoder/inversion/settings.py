@@ -128,8 +128,8 @@ def _check(settings: FeatureSettings, values: Mapping[str, Any]) -> None:
         )
     if not 0 <= settings.fmin < settings.fmax <= settings.fs / 2:
         raise ValueError(
-            f"mel inversion: fmin {settings.fmin:g} and fmax {settings.fmax:g} Hz must lie in this order from 0 to half "
-            f"of the sampling rate {settings.fs} Hz"
+            f"mel inversion: fmin {settings.fmin:g} and fmax {settings.fmax:g} Hz must lie in this order from 0 to "
+            f"half of the sampling rate {settings.fs} Hz"
         )
     if not hasattr(torch, f"{settings.window}_window"):
         raise ValueError(f"mel inversion: window '{settings.window}': torch has no {settings.window}_window")

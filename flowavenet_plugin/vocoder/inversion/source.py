@@ -52,7 +52,9 @@ def mixed(analysis: FeatureAnalysis, voice: Tensor, noise: Tensor, voiced: Tenso
         voiced: From 0 to 1, shape (B, frames).
         layout: Of these utterances.
     """
-    hertz = torch.arange(analysis.n_fft // 2 + 1, device=voice.device, dtype=voice.dtype) * (analysis.fs / analysis.n_fft)
+    hertz = torch.arange(analysis.n_fft // 2 + 1, device=voice.device, dtype=voice.dtype) * (
+        analysis.fs / analysis.n_fft
+    )
     share = SHARE * voiced[..., None] * torch.sigmoid((VOICED_UP_TO - hertz) * (4 / PASSAGE))
     return analysis.spectrum(voice, layout) * share + analysis.spectrum(noise, layout) * (1 - share.square()).sqrt()
 

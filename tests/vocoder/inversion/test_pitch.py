@@ -63,7 +63,9 @@ def test_items_of_a_batch_have_their_own_pitch() -> None:
         assert both.voiced[item, :count].equal(alone.voiced[0]) and not both.voiced[item, count:].any()
 
 
-@pytest.mark.parametrize("fs, hop, n_fft", [(22050, 256, 1024), (48000, 600, 2400), (8000, 50, 200), (16000, 275, 1100)])
+@pytest.mark.parametrize(
+    "fs, hop, n_fft", [(22050, 256, 1024), (48000, 600, 2400), (8000, 50, 200), (16000, 275, 1100)]
+)
 def test_the_low_rate_divides_all_sizes(fs: int, hop: int, n_fft: int) -> None:
     settings = feature_settings("fbank", dict(fs=fs, hop_length=hop, n_fft=n_fft, fmin=0, fmax=fs / 2))
     divisor = low_divisor(settings)

@@ -37,7 +37,11 @@ def case(kind: str, conf: dict) -> tuple[FeatureAnalysis, Tensor, Tensor]:
     settings, wav, feats = spoken.features(kind, **conf)
     size = len(feats) * settings["hop_length"]
     padded = np.pad(wav, (0, size - len(wav)))
-    return FeatureAnalysis(feature_settings(kind, settings)), torch.from_numpy(padded)[None], torch.from_numpy(feats)[None]
+    return (
+        FeatureAnalysis(feature_settings(kind, settings)),
+        torch.from_numpy(padded)[None],
+        torch.from_numpy(feats)[None],
+    )
 
 
 def noise_of(wav: Tensor) -> Tensor:
@@ -88,7 +92,10 @@ def test_iterations_bring_the_mel_nearer(kind: str, conf: dict) -> None:
     analysis, wav, feats = case(kind, conf)
     layout = analysis.layout([feats.shape[1]])
     start = noise_of(wav)
-    errors = [float(log_mel_error(analysis, refine(analysis, start, feats, n, layout), feats, layout)) for n in (0, 4, 8, 16, 32)]
+    errors = [
+        float(log_mel_error(analysis, refine(analysis, start, feats, n, layout), feats, layout))
+        for n in (0, 4, 8, 16, 32)
+    ]
     assert all(later < earlier for earlier, later in zip(errors, errors[1:], strict=False)), errors
     assert errors[-1] < min(1.0, 0.1 * errors[0]), errors
 
@@ -142,7 +149,9 @@ def test_a_batch_is_refined_as_each_alone() -> None:
         alone = refine(analysis, start, feats[:, :count], 5, own)
         torch.testing.assert_close(together[item, : alone.shape[1]], alone[0], rtol=0, atol=1e-5)
         assert not together[item, alone.shape[1] :].any()
-        torch.testing.assert_close(errors[item], log_mel_error(analysis, alone, feats[:, :count], own)[0], rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(
+            errors[item], log_mel_error(analysis, alone, feats[:, :count], own)[0], rtol=1e-3, atol=1e-3
+        )
 
 
 @pytest.mark.parametrize(
