@@ -136,7 +136,8 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A mel_inversion.zip for the tiny corpus."""
     folder = tmp_path_factory.mktemp("made")
     (folder / "feats_extract.yaml").write_text(
-        "feats_extract: fbank\nfeats_extract_conf: {fs: 8000, n_fft: 128, hop_length: 32, n_mels: 6, fmin: 0, fmax: 4000}\n"
+        "feats_extract: fbank\n"
+        "feats_extract_conf: {fs: 8000, n_fft: 128, hop_length: 32, n_mels: 6, fmin: 0, fmax: 4000}\n"
     )
     command = ["--config", str(folder / "feats_extract.yaml"), "--outpath", str(folder / "mel_inversion.zip")]
     make_mel_inversion([*command, "--iterations", "3"])
