@@ -29,6 +29,8 @@ HARMONICS = (1, 2, 3, 5, 7, 11, 13, 17)
 ITERATIONS = 8
 #: Strength from which a frame is voiced; cost of a change of the pitch by an octave, and of voicing.
 VOICED, JUMP, SWITCH = 0.2, 0.3, 0.1
+#: What is added to the strength of pitches below so many Hz, per octave: bands hardly tell their harmonics apart.
+FAVOUR, FAVOURED = 0.04, 200.0
 #: Frames whose amplitude is less than this share of the loudest aren't voiced.
 SILENCE = 0.01
 
@@ -66,6 +68,7 @@ class PitchReader(nn.Module):
         self._size = 1 << (4 * size - 1).bit_length()
         places = (points * self._size / fs).clamp(max=self._size // 2 - 1)
         tables = dict(pitches=pitches, kernel=_kernel(pitches, points, min(BAND[1], fs / 2)), cost=JUMP * octaves)
+        tables["favour"] = FAVOUR * (FAVOURED / pitches).log2().clamp(min=0)
         tables |= dict(window=torch.hann_window(size, dtype=torch.float64), share=places - places.floor())
         for name, value in tables.items():
             self.register_buffer(f"_{name}", value.float(), persistent=False)
@@ -101,7 +104,8 @@ class PitchReader(nn.Module):
         spectrum = torch.fft.rfft(frames * self._window, self._size).abs()
         level = spectrum.square().sum(dim=2).sqrt()
         root = torch.lerp(spectrum[..., self._places], spectrum[..., self._places + 1], self._share).sqrt_()
-        return root @ self._kernel / root.square().sum(dim=2, keepdim=True).sqrt().clamp(min=1e-6), level
+        fit = root @ self._kernel / root.square().sum(dim=2, keepdim=True).sqrt().clamp(min=1e-6)
+        return fit + self._favour, level
 
     def _path(self, strength: Tensor, level: Tensor) -> np.ndarray:
         """Find the best path through strengths (frames, pitches): numbers of pitches, -1 for none, (frames,)."""

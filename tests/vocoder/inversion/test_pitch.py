@@ -35,8 +35,8 @@ def test_the_pitch_of_a_voice_is_read(kind: str, conf: dict, low: float, high: f
     hertz, voiced = (part[0].numpy() for part in reader(feats, [feats.shape[1]], noise))
     expected = pitch[np.minimum(np.arange(len(hertz)) * conf["hop_length"], len(pitch) - 1)]
     inner = slice(3, int(0.6 * len(hertz)))  # well inside the voiced part
-    # Where the bands hardly tell the harmonics apart, part of a low voice is taken for noise.
-    assert voiced[inner].mean() > (0.9 if low > 200 else 0.4)
+    # Where the bands hardly tell the harmonics apart, part of a low voice may be taken for noise.
+    assert voiced[inner].mean() > (0.9 if low > 200 else 0.6)
     heard = voiced[inner] > 0
     assert np.median(np.abs(np.log2(hertz[inner] / expected[inner]))[heard]) < 0.04  # half a semitone
     assert voiced[int(0.75 * len(voiced)) :].mean() < 0.3  # noise, and the pause
