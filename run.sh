@@ -53,6 +53,7 @@ tts_stats=           # feats_stats.npz of the TTS model, where its runs hold nor
 # --- Scoring
 compare=             # other systems for the tables: "name=path name2=path2", each a wav.scp or a folder of wavs or sets
 trained_model=       # a model that is there already, "name=weights, folder or zip": speaks before training, joins the tables
+mel_inversion=true   # compare with the vocoder without weights (no network), synthesised from the same features
 griffin_lim=true     # compare with Griffin-Lim, synthesised from the same features
 leave_out=           # figures not to measure, in quotes: "distillmos dnsmos dnsmos_p808" are the slow ones
 temperatures=        # decode and score at these temperatures as well, in quotes, e.g. "0.0 0.2 0.4 0.6 0.8 1.0"
@@ -86,7 +87,9 @@ check_options() {
     done
     [[ ${feats_extract} =~ ^(fbank|original)$ ]] || die "--feats_extract is fbank or original, not '${feats_extract}'"
     [[ ${gpu_inference} =~ ^(true|false|auto)$ ]] || die "--gpu_inference is true, false or auto, not '${gpu_inference}'"
-    [[ ${griffin_lim} =~ ^(true|false)$ ]] || die "--griffin_lim is true or false, not '${griffin_lim}'"
+    for name in mel_inversion griffin_lim; do
+        [[ ${!name} =~ ^(true|false)$ ]] || die "--${name} is true or false, not '${!name}'"
+    done
     [[ -z ${trained_model} || ( ${trained_model} =~ ^[A-Za-z0-9_.-]+=. && -e ${trained_model#*=} ) ]] \
         || die "--trained_model takes name=path of a model that is there, not '${trained_model}'"
     [ -z "${resume}" ] || [ -e "${resume}" ] || die "--resume ${resume}: no such file or folder"
@@ -231,6 +234,7 @@ score() {
         options=(--inference_config "${inference_config}" "--inference_args=${inference_args}")
         [ ! -e "${voc_exp}/train.log" ] || options+=(--train_log "${voc_exp}/train.log")
         [ ! -e "data/${name}/text" ] || options+=(--text "data/${name}/text")
+        ! "${mel_inversion}" || options+=(--mel_inversion)
         ! "${griffin_lim}" || options+=(--griffin_lim)
         for pair in ${compare} ${trained_model:+"${trained_model%%=*}=${expdir}/${trained_model%%=*}"}; do options+=(--compare "${pair}"); done
         # shellcheck disable=SC2086

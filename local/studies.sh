@@ -46,7 +46,7 @@ study() {
 
 compare=""
 for study in ${studies}; do
-    study "${study}" "conf/tuning/train_flowavenet_${study}.yaml" --stop_stage 4 --griffin_lim false # compared below
+    study "${study}" "conf/tuning/train_flowavenet_${study}.yaml" --stop_stage 4 --griffin_lim false --mel_inversion false # compared below
     options+=(--skip_data_prep true) # once is enough
     compare+="${study}=${expdir}/voc_${tag}_${study}/study "
 done

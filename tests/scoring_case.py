@@ -57,7 +57,7 @@ class Case:
         config = dict(vocoder="stub", vocoder_conf={}, feats_extract="fbank", feats_extract_conf=conf)
         (folder / "voc_x/config.yaml").write_text(json.dumps(config))
         self.monkeypatch = monkeypatch
-        monkeypatch.setattr(flowavenet_plugin, "load_vocoder", lambda path, device: StubVocoder())
+        monkeypatch.setattr(flowavenet_plugin, "load_vocoder", lambda path, device, refine: StubVocoder())
 
     def write(self, side: str, utt: str, wav: np.ndarray, fs: int = FS) -> None:
         self.files[side][utt].parent.mkdir(exist_ok=True)

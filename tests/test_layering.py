@@ -111,7 +111,7 @@ def test_importing_the_package_costs_nothing() -> None:
 @pytest.mark.parametrize(
     "command",
     ["extract_feats", "merge_dump", "align_feats", "vocoder_inference", "evaluate", "report", "sweep", "pack"]
-    + ["import_original", "export_onnx"],
+    + ["import_original", "export_onnx", "make_mel_inversion"],
 )
 def test_help_needs_no_heavy_import(command: str) -> None:
     code = (

@@ -99,6 +99,7 @@ PYTHON
 check "stage 3: the audio" grep -q "sound is as it should be" "${work}/python.log"
 zip=${exp}/voc_train_ten_steps_valid.loss.best.zip
 check "stage 4: report" there ${exp}/{report.html,RESULTS.md}
+check "stage 4: mel inversion" grep -q "^| eval1 mel_inversion " "${decoded}/eval1/scoring/results.md"
 check "stage 4: Griffin-Lim" grep -q "^| eval1 griffin_lim " "${decoded}/eval1/scoring/results.md"
 check "stage 5: the zip" bash -c "python3 -m zipfile -l '${zip}' | awk 'NR > 1 {print \$1}' | LC_ALL=C sort | xargs | \
     grep -qx 'README.md config.yaml feats_stats.npz meta.yaml sample.wav samples.png valid.loss.best.pth'"
@@ -114,7 +115,7 @@ section "the compact presets"
 for preset in base small; do
     check "${preset}: training to scores" mini --stage 2 --stop_stage 4 --train_config ../../../conf/train_flowavenet_${preset}.yaml --tag ${preset} \
         --train_args "--max_epoch 1 --num_iters_per_epoch 2 --batch_size 2 --segment_length 4096 --num_workers 0 --sample_interval 0" \
-        --test_sets eval1 --griffin_lim false --temperatures ""
+        --test_sets eval1 --griffin_lim false --mel_inversion false --temperatures ""
     check "${preset}: table" grep -Eq "^\| eval1 .*\| 3 +\| -?[0-9.]+ ± " exp/voc_${preset}/RESULTS.md
 done
 

@@ -31,7 +31,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output_dir", type=Path, required=True, help="folder for the results")
     parser.add_argument("--model_file", type=Path, help="weights, for the log-likelihood; config.yaml lies beside")
     parser.add_argument(
-        "--feats_scp", type=Path, help="features of the natural speech, for the log-likelihood and Griffin-Lim"
+        "--feats_scp",
+        type=Path,
+        help="features of the natural speech, for the log-likelihood and sound without a network",
     )
     parser.add_argument("--utt2rtf", type=Path, help="real-time factors that the synthesis wrote")
     parser.add_argument("--train_log", type=Path, help="train.log of the experiment, for the loss curve")
@@ -46,6 +48,11 @@ def get_parser() -> argparse.ArgumentParser:
         default=[],
         metavar="NAME=PATH",
         help="another system, a wav.scp or a folder of wavs; may be given several times",
+    )
+    parser.add_argument(
+        "--mel_inversion",
+        action="store_true",
+        help="another system: the vocoder without weights, of --feats_scp (feats_extract.yaml beside)",
     )
     parser.add_argument(
         "--griffin_lim",
@@ -73,19 +80,22 @@ def check_options(args: argparse.Namespace) -> None:
     Raises:
         ValueError: With the options.
     """
+    from flowavenet_plugin.bin.baseline import BASELINES
+
     if args.model_file is not None and args.feats_scp is None:
         raise ValueError("--model_file and --feats_scp belong together: the log-likelihood needs both")
-    if args.feats_scp is not None and args.model_file is None and not args.griffin_lim:
+    without_network = [name for name in BASELINES if getattr(args, name)]
+    if args.feats_scp is not None and args.model_file is None and not without_network:
         raise ValueError("--model_file and --feats_scp belong together: the log-likelihood needs both")
-    if args.griffin_lim and args.feats_scp is None:
-        raise ValueError("--griffin_lim needs --feats_scp: it synthesises from the features")
+    if without_network and args.feats_scp is None:
+        raise ValueError(f"--{without_network[0]} needs --feats_scp: it synthesises from the features")
     if args.num_plots < 1:
         raise ValueError(f"--num_plots is {args.num_plots}, at least 1 is wanted")
     if args.leave_out:
         from flowavenet_plugin.evaluation.scores import check_names
 
         check_names(args.leave_out, "--leave_out")
-    names = [spec.partition("=")[0] for spec in args.compare] + ["griffin_lim"] * args.griffin_lim
+    names = [spec.partition("=")[0] for spec in args.compare] + without_network
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise ValueError(f"--compare: the name '{twice[0]}' is there {names.count(twice[0])} times")
@@ -157,6 +167,7 @@ def evaluate(args: argparse.Namespace, command: Sequence[str]) -> str:
         FileNotFoundError: If a file is missing.
     """
     from flowavenet_plugin.bin import scoring, scoring_files
+    from flowavenet_plugin.bin.baseline import BASELINES, baseline_system
     from flowavenet_plugin.bin.features_now import feats_sources, to_scores
     from flowavenet_plugin.bin.model_figures import read_real_time_factors
     from flowavenet_plugin.bin.sources import weights_checksum
@@ -171,14 +182,13 @@ def evaluate(args: argparse.Namespace, command: Sequence[str]) -> str:
     if args.model_file:
         from flowavenet_plugin import load_vocoder
 
-        vocoder = load_vocoder(args.model_file, device=device)
+        vocoder = load_vocoder(args.model_file, device=device, refine=0)
         tolerance = vocoder.hop_length if tolerance is None else tolerance
-    if args.griffin_lim:
-        from flowavenet_plugin.bin.baseline import griffin_lim_system
-
-        system, made_of = griffin_lim_system(args.feats_scp, args.output_dir, list(natural))
-        systems.append(system)
-        sources.append(made_of)
+    for name in BASELINES:
+        if getattr(args, name):
+            system, made_of = baseline_system(name, args.feats_scp, args.output_dir, list(natural))
+            systems.append(system)
+            sources.append(made_of)
     found = scoring.compare(natural, systems, tolerance, args.leave_out)
     likelihoods = measure_with(vocoder, args, natural, found, device) if vocoder is not None else {}
     of_likelihoods = feats_sources(args.feats_scp, list(natural)) if likelihoods else {}

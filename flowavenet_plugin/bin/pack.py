@@ -38,6 +38,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--title", help="name of the model (default: the archive's)")
     parser.add_argument("--corpus", default="unknown", help="name of the corpus")
     parser.add_argument("--notes", type=Path, help="Markdown for the card: data, training, limits")
+    parser.add_argument(
+        "--refine", type=int, help="iterations of refinement that this voice has by default (default: as configured, 0)"
+    )
     parser.add_argument("--lang", help="language of the corpus, as an ISO 639 code")
     return parser
 
@@ -62,11 +65,14 @@ def collect(args: argparse.Namespace, folder: Path) -> list[str]:
     from flowavenet_plugin.vocoder.loading import load_vocoder, read_config
 
     config_file = args.train_config or args.model_file.parent / "config.yaml"
-    vocoder = load_vocoder(args.model_file, config_file)
+    refine = read_config(config_file).get("refine", 0) if args.refine is None else args.refine
+    vocoder = load_vocoder(args.model_file, config_file, refine=refine)  # which checks it, too
     shutil.copyfile(args.model_file, folder / args.model_file.name)
     config = read_config(config_file)
     # ESPnet2's unpack turns names of packed files into their new paths; the old path would mean nothing elsewhere.
     config["feats_stats"] = pack_stats(args.model_file, vocoder, args.feats_stats, folder)
+    if refine:
+        config["refine"] = refine
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     tables = ""
     if args.results_dir is not None:

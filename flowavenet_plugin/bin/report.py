@@ -198,7 +198,8 @@ def make_notes(scored: Scored) -> list[str]:
     level = scored.scores["level"]
     systems = (
         "natural: the recording. temperature t: this experiment's vocoder, given the recording's features, with noise "
-        "of deviation t. griffin_lim: phases estimated from the same features, without a network. Others by name."
+        "of deviation t. mel_inversion: the vocoder without weights, from the same features. griffin_lim: phases "
+        "estimated from the same features, without a network either. Others by name."
     )
     meaning = (
         "± is half the width of the mean's 95% confidence interval. Log-likelihoods depend on the scale of the audio: "

@@ -41,30 +41,50 @@ def weights_checksum(model_file: Path, config_file: Path | None = None) -> str:
 def sound_options(args: argparse.Namespace, config_file: Path | None) -> dict[str, str]:
     """Return the options of ``vocoder_inference`` that the sound depends on: name -> value, each a word.
 
-    Batches, chunks and jobs change nothing. A temperature that isn't given is the model's own.
+    Batches and jobs change nothing. A temperature or a refinement that isn't given is the model's own.
 
     Args:
         args: Options of ``vocoder_inference``.
-        config_file: Configuration of the model; None: not known, and then a temperature that isn't given isn't either.
+        config_file: Configuration of the model; None: not known, and then what isn't given isn't either.
     """
     options = {"seed": str(args.seed), "dtype": "float32" if args.dtype == "auto" else args.dtype}
     options["denoiser"] = repr(float(args.denoiser_strength))
+    own = None if config_file is None else _Own(config_file)
     if args.temperature is not None:
         options["temperature"] = repr(float(args.temperature))
-    elif config_file is not None:
-        options["temperature"] = _own_temperature(config_file)
+    elif own is not None:
+        options["temperature"] = own.temperature
+    if args.refine is not None:
+        options["refine"] = str(args.refine)
+    elif own is not None:
+        options["refine"] = own.refine
+    if own is not None:
+        exact = own.exact_stream and options["refine"] == "0"
+        options["chunk_frames"] = "0" if exact else str(args.chunk_frames)
     return options
 
 
-def _own_temperature(config_file: Path) -> str:
-    from flowavenet_plugin.vocoder.loading import read_config
-    from flowavenet_plugin.vocoder.registry import VOCODERS
+class _Own:
+    """What a model's configuration says of its sound.
 
-    config = read_config(config_file)
-    defaults = inspect.signature(VOCODERS[config["vocoder"]]).parameters if config["vocoder"] in VOCODERS else {}
-    known = {name: parameter.default for name, parameter in defaults.items()} | config["vocoder_conf"]
-    value = known.get("temperature")
-    return repr(float(value)) if isinstance(value, (int, float)) else "own"
+    Attributes:
+        temperature: Its own temperature, "own" if it has none.
+        refine: Iterations of its own refinement.
+        exact_stream: Whether chunks change nothing.
+    """
+
+    def __init__(self, config_file: Path) -> None:
+        from flowavenet_plugin.vocoder.loading import read_config
+        from flowavenet_plugin.vocoder.registry import VOCODERS
+
+        config = read_config(config_file)
+        known = VOCODERS.get(config["vocoder"])
+        defaults = {} if known is None else inspect.signature(known).parameters
+        values = {name: parameter.default for name, parameter in defaults.items()} | config["vocoder_conf"]
+        value = values.get("temperature")
+        self.temperature = repr(float(value)) if isinstance(value, (int, float)) else "own"
+        self.refine = str(config.get("refine", 0))
+        self.exact_stream = True if known is None else known.exact_stream
 
 
 class Making:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from espnet2.utils.types import float_or_none, str2bool
+from espnet2.utils.types import float_or_none, int_or_none, str2bool
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,6 +43,12 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--temperature", type=float_or_none, default=None, help="standard deviation of the noise (none: the model's)"
     )
+    parser.add_argument(
+        "--refine",
+        type=int_or_none,
+        default=None,
+        help="iterations that bring each sound nearer to its features (0: off, none: the model's)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise, together with the features")
     parser.add_argument(
         "--dtype",
@@ -52,7 +58,10 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--batch_size", type=int, default=1, help="utterances of similar length decoded at once")
     parser.add_argument(
-        "--chunk_frames", type=int, default=0, help="frames decoded at once, the sound is the same; 0: as is fastest"
+        "--chunk_frames",
+        type=int,
+        default=0,
+        help="frames decoded at once; 0: as is fastest. The sound is the same, unless it is refined",
     )
     parser.add_argument(
         "--denoiser_strength", type=float, default=0.0, help="how much of the vocoder's constant tones to take out"
@@ -126,7 +135,7 @@ def inference(args: argparse.Namespace) -> None:
     todo = to_make(keys, feats, args.output_dir, making)
     rtfs = {}
     if todo:
-        vocoder = load_vocoder(args.model_file, args.train_config, "cuda" if args.ngpu else "cpu")
+        vocoder = load_vocoder(args.model_file, args.train_config, "cuda" if args.ngpu else "cpu", args.refine)
         if args.tts_dir is not None:
             check_tts_config(args.tts_dir, vocoder)
         try:

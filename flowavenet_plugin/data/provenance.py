@@ -51,6 +51,10 @@ def feats_checksum(feats: np.ndarray) -> str:
     return checksum(str(feats.shape).encode(), np.ascontiguousarray(feats, dtype=np.float32).tobytes())
 
 
+#: Options of a decoding that earlier versions didn't have, and so don't tell.
+UNTOLD = {"refine": "0", "chunk_frames": "0"}
+
+
 def read_sources(folder: str | Path) -> dict[str, Source]:
     """Read how the sounds of a folder were made: utterance -> source; of an utterance made twice the last.
 
@@ -62,7 +66,7 @@ def read_sources(folder: str | Path) -> dict[str, Source]:
         utt, *words = line.split(" ")
         source = dict(word.split("=", 1) for word in words if "=" in word)
         if words and len(source) == len(words):
-            sources[utt] = source
+            sources[utt] = {**UNTOLD, **source} if "weights" in source else source
     return sources
 
 

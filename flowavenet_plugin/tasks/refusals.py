@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from flowavenet_plugin.vocoder.registry import VOCODERS
+
 #: Criterion of the averaged weights.
 EMA_CRITERION = ("valid", "ema_loss")
 
@@ -17,6 +19,11 @@ def check_options(args: argparse.Namespace) -> None:
     Raises:
         ValueError: If one can't be followed; the message says what to give instead.
     """
+    if args.vocoder in VOCODERS and not VOCODERS[args.vocoder].trainable:
+        raise ValueError(
+            f"--vocoder {args.vocoder} has no weights: there is nothing to train. "
+            "python -m flowavenet_plugin.bin.make_mel_inversion writes one that speaks"
+        )
     if args.multiple_iterator:
         raise ValueError("--multiple_iterator true can't work here: lists are read whole, so don't split them")
     for name in ("iterator_type", "valid_iterator_type"):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +23,18 @@ class AbsVocoder(nn.Module, ABC):
         state_is_whole: Whether parameters and buffers are all tensors of the class: it is then loaded without memory
             for weights that are replaced at once.
         changeable: Options of the constructor that may change while a run of training goes on.
+        trainable: Whether there is anything to train.
+        exact_stream: Whether a stream's pieces, joined, are the sound of the whole.
+        feats_extract: Type of the features.
+        feats_extract_conf: Their settings.
     """
 
     state_is_whole = False
     changeable: Sequence[str] = ()
+    trainable = True
+    exact_stream = True
+    feats_extract: str
+    feats_extract_conf: Mapping[str, Any]
 
     def __init__(self, fs: int, hop_length: int, n_mels: int) -> None:
         """Keep the sizes.
@@ -39,8 +48,18 @@ class AbsVocoder(nn.Module, ABC):
         self.fs = fs
         self.hop_length = hop_length
         self.n_mels = n_mels
+        self.feats_extract, self.feats_extract_conf = "fbank", dict(fs=fs, hop_length=hop_length, n_mels=n_mels)
         self.register_buffer("feats_mean", torch.zeros(n_mels))
         self.register_buffer("feats_std", torch.ones(n_mels))
+
+    def set_features(self, kind: str, conf: Mapping[str, Any]) -> None:
+        """Tell how the features are made, as loading does.
+
+        Args:
+            kind: Type of the features, ``fbank`` or ``original``.
+            conf: Their settings, ``feats_extract_conf``; what is missing has its default.
+        """
+        self.feats_extract, self.feats_extract_conf = kind, dict(conf)
 
     def set_feats_stats(self, mean: Tensor, std: Tensor) -> None:
         """Set the statistics of the training features, each of shape (n_mels,).

@@ -18,6 +18,7 @@ import yaml
 from torch import Tensor
 
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
+from flowavenet_plugin.vocoder.refined_vocoder import with_refinement
 from flowavenet_plugin.vocoder.registry import VOCODERS, build_vocoder
 
 #: Where the training model keeps its vocoder.
@@ -30,6 +31,7 @@ def load_vocoder(
     model_file: str | os.PathLike[str],
     config_file: str | os.PathLike[str] | None = None,
     device: str | torch.device = "cpu",
+    refine: int | None = None,
 ) -> AbsVocoder:
     """Load a trained vocoder.
 
@@ -38,6 +40,8 @@ def load_vocoder(
             folder that it was unpacked to, with one ``config.yaml`` beside weights.
         config_file: Its configuration; default: ``config.yaml`` in the folder of the weights.
         device: Where to put it.
+        refine: Iterations that bring each sound nearer to its features, see :class:`RefinedVocoder`; 0: none.
+            Default: the configuration's own ``refine``, which packed models may have, else 0.
 
     Returns:
         The vocoder in evaluation mode, with the feature settings as ``feats_extract`` (name) and
@@ -48,11 +52,14 @@ def load_vocoder(
         ValueError: If the configuration is none of a vocoder, the weights don't fit it, or the file holds code.
     """
     with torch.inference_mode(False):  # weights made in it could neither be trained nor changed, anywhere
-        return _load(model_file, config_file, device)
+        return _load(model_file, config_file, device, refine)
 
 
 def _load(
-    model_file: str | os.PathLike[str], config_file: str | os.PathLike[str] | None, device: str | torch.device
+    model_file: str | os.PathLike[str],
+    config_file: str | os.PathLike[str] | None,
+    device: str | torch.device,
+    refine: int | None,
 ) -> AbsVocoder:
     with unpacked(Path(model_file)) as weights:
         config_file = weights.parent / "config.yaml" if config_file is None else Path(config_file)
@@ -64,9 +71,11 @@ def _load(
     check_keys(expected, state_dict, model_file, config_file)
     state_dict = {key: value.to(expected[key].dtype) for key, value in state_dict.items()}
     vocoder.load_state_dict(state_dict, assign=any(value.is_meta for value in expected.values()))
-    vocoder.feats_extract = config["feats_extract"]
-    vocoder.feats_extract_conf = dict(config["feats_extract_conf"])
-    return vocoder.to(device).eval()
+    try:
+        vocoder.set_features(config["feats_extract"], config["feats_extract_conf"])
+        return with_refinement(vocoder.to(device).eval(), config.get("refine", 0) if refine is None else refine)
+    except ValueError as error:
+        raise ValueError(f"{config_file}: {error}") from error
 
 
 def _empty_vocoder(config: Mapping[str, Any], source: object) -> AbsVocoder:

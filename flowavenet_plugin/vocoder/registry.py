@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
 from flowavenet_plugin.vocoder.flowavenet_vocoder import FloWaveNetVocoder
+from flowavenet_plugin.vocoder.mel_inversion_vocoder import MelInversionVocoder
 
-VOCODERS: dict[str, type[AbsVocoder]] = {"flowavenet": FloWaveNetVocoder}
+VOCODERS: dict[str, type[AbsVocoder]] = {"flowavenet": FloWaveNetVocoder, "mel_inversion": MelInversionVocoder}
 
 
 def register_vocoder(name: str, vocoder_class: type[AbsVocoder]) -> None:

@@ -128,11 +128,12 @@ def test_griffin_lim_is_synthesised_from_the_features(case: Case, capsys: pytest
     (case.folder / "feats_extract.yaml").write_text(yaml.safe_dump(conf))
     for utt, wav in case.wavs.items():
         case.write("gen", utt, np.random.default_rng(5).normal(scale=0.1, size=len(wav)).astype(np.float32))
-    case.run("--griffin_lim")
+    case.run("--griffin_lim", "--mel_inversion")
     rows = read_rows(capsys.readouterr().out)
-    assert list(rows) == ["eval1", "eval1 griffin_lim"]
-    noise, griffin_lim = (float(row["log-mel distance (dB)"].split()[0]) for row in rows.values())
-    assert griffin_lim < 0.6 * noise
+    assert list(rows) == ["eval1", "eval1 mel_inversion", "eval1 griffin_lim"]
+    noise, inversion, griffin_lim = (float(row["log-mel distance (dB)"].split()[0]) for row in rows.values())
+    assert griffin_lim < 0.6 * noise and inversion < griffin_lim
+    assert soundfile.info(case.output / "mel_inversion/wav/utt1.wav").frames == 24 * HOP
     wav = case.output / "griffin_lim/wav/utt1.wav"
     assert soundfile.info(wav).frames == 24 * HOP
     before = wav.stat().st_mtime_ns

@@ -81,7 +81,7 @@ def test_a_vocoder_without_likelihood_is_scored_all_the_same(case: Case, caplog:
     class Silent(StubVocoder):
         log_likelihood = AbsVocoder.log_likelihood
 
-    case.monkeypatch.setattr(flowavenet_plugin, "load_vocoder", lambda path, device: Silent())
+    case.monkeypatch.setattr(flowavenet_plugin, "load_vocoder", lambda path, device, refine: Silent())
     case.run()
     assert "no log-likelihood: Silent has none" in caplog.text
     assert (case.output / "results.md").exists()
@@ -214,6 +214,7 @@ def test_bad_input_is_named_and_earlier_results_stay(case: Case, spoil: Callable
         (["--model_file", "x.pth"], "--model_file and --feats_scp belong together"),
         (["--num_plots", "0"], "--num_plots is 0"),
         (["--griffin_lim"], "--griffin_lim needs --feats_scp"),
+        (["--mel_inversion"], "--mel_inversion needs --feats_scp"),
         (["--compare", "x=/no/such"], "--compare x: no such file or folder: /no/such"),
         (["--compare", "natural=/dev"], "'natural' is the name of the recordings"),
         (["--compare", "nothing"], "--compare 'nothing': name=path is wanted"),

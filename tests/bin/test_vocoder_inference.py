@@ -146,6 +146,33 @@ def test_precision_and_denoiser_are_options(corpus: Path, tmp_path: Path) -> Non
     assert "for GPUs" in refused(corpus, tmp_path, "--cuda_graphs", "true")
 
 
+def test_refinement_is_an_option_that_the_sound_depends_on(corpus: Path, tmp_path: Path) -> None:
+    out, feats = tmp_path / "out", open_feats(corpus / "feats.scp")
+    decode(corpus, out)
+    plain = (out / "wav" / "utt0.wav").read_bytes()
+    decode(corpus, out, "--refine", "3", "--batch_size", "2")
+    mel = torch.from_numpy(feats["utt0"])
+    expected = load_vocoder(corpus.parent / "model" / "model.pth", refine=3).inference(mel, seed=noise_seed(0, mel))
+    found, _ = soundfile.read(out / "wav" / "utt0.wav", dtype="float32")
+    np.testing.assert_allclose(found, expected.clamp(-1, 1).numpy(), atol=1.01 / 2**15)
+    before = (out / "wav" / "utt0.wav").stat().st_mtime_ns
+    decode(corpus, out, "--refine", "3")
+    assert (out / "wav" / "utt0.wav").stat().st_mtime_ns == before
+    decode(corpus, out, "--refine", "3", "--chunk_frames", "4")  # pieces are refined apart
+    assert (out / "wav" / "utt0.wav").stat().st_mtime_ns > before
+    decode(corpus, out, "--refine", "0")
+    assert (out / "wav" / "utt0.wav").read_bytes() == plain
+    # What an earlier version has decoded, which knew nothing of all this, is kept.
+    made_of = out / "made_of"
+    made_of.write_text(made_of.read_text().replace(" refine=0", "").replace(" chunk_frames=0", ""))
+    assert " refine=" not in made_of.read_text()
+    before = (out / "wav" / "utt0.wav").stat().st_mtime_ns
+    decode(corpus, out)
+    assert (out / "wav" / "utt0.wav").stat().st_mtime_ns == before
+    with pytest.raises(SystemExit, match="vocoder_inference: error: .*whole number from 0, not -2"):
+        decode(corpus, tmp_path / "no", "--refine", "-2")
+
+
 def test_config_file_and_command_line(corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "decode.yaml").write_text("temperature: 0.5\nseed: 5\n")
     decode(corpus, tmp_path / "file", "--config", str(tmp_path / "decode.yaml"))

@@ -119,6 +119,20 @@ def test_text2speech_speaks_and_the_command_says_the_same(tts: Path, voice: Path
     np.testing.assert_allclose(written, out["wav"].clamp(-1, 1).numpy(), atol=1.01 / 2**15)
 
 
+def test_the_vocoder_without_weights_speaks_for_any_model(tts: Path, tmp_path: Path) -> None:
+    from flowavenet_plugin.bin.make_mel_inversion import main as make_mel_inversion
+
+    archive = tmp_path / "mel_inversion.zip"
+    make_mel_inversion(["--config", str(tts), "--outpath", str(archive), "--iterations", "2"])
+    run = subprocess.run(
+        [sys.executable, "-c", SPEAK, str(tts), str(archive), str(tmp_path)], capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    out = torch.load(tmp_path / "out.pth")
+    assert out["fs"] == tiny_corpus.FS and out["wav"].shape == (len(out["feats"]) * tiny_corpus.HOP,)
+    assert torch.isfinite(out["wav"]).all()
+
+
 def test_features_that_differ_stop_with_a_table(tts: Path, voice: Path, tmp_path: Path) -> None:
     text = tts.read_text().replace(f"hop_length: {tiny_corpus.HOP}", "hop_length: 40")
     (tmp_path / "config.yaml").write_text(text)
