@@ -224,10 +224,8 @@ def test_one_line_and_status_1(tmp_path: Path, corpus: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize("module", ["extract_feats", "merge_dump"])
-def test_help_is_fast(module: str) -> None:
-    start = time.monotonic()
+def test_help_loads_nothing_heavy(module: str) -> None:
     subprocess.run([sys.executable, "-m", f"flowavenet_plugin.bin.{module}", "--help"], check=True, capture_output=True)
-    assert time.monotonic() - start < 2
     loaded = f"import sys, flowavenet_plugin.bin.{module}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", loaded], check=True)
 
