@@ -99,8 +99,7 @@ class FloWaveNetVocoder(AbsVocoder):
             x, outer = self.prediction(x[:, 0], feats, cond, lengths)
             x = x[:, None]
         noise, logdet = self.flow(x, cond.transpose(1, 2), lengths)
-        logdet = logdet + outer
-        count = wav_lengths.sum()
+        logdet, count = logdet + outer, wav_lengths.sum()
         log_p = -0.5 * noise.square().sum() / count - 0.5 * math.log(2 * math.pi)
         logdet = logdet.sum() / count
         loss = -(log_p + logdet)
@@ -256,7 +255,7 @@ class FloWaveNetVocoder(AbsVocoder):
             dtype: As in :meth:`prepare`, for good.
         """
         if self._folded.keep_alone(self.flow, dtype):
-            self.register_state_dict_pre_hook(_refuse_to_save)
+            self.register_state_dict_pre_hook(self._folded.refuse_to_save)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FloWaveNetVocoder:
         """Be moved or cast, as all ``to``, ``double``, ``cuda`` ... come here; not once the weights are folded."""
@@ -299,7 +298,3 @@ class FloWaveNetVocoder(AbsVocoder):
         cond = self.normalize(feats)
         wav = self._inverse(dtype)(noise[:, None], cond.transpose(1, 2), lengths)[:, 0]
         return wav if self.prediction is None else self.prediction.inverse(wav, feats, cond, lengths)
-
-
-def _refuse_to_save(vocoder: FloWaveNetVocoder, *_: object) -> None:
-    vocoder._folded.need_originals("save")

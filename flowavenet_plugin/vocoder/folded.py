@@ -59,6 +59,10 @@ class FoldedWeights:
         if self.alone:
             raise ValueError(f"this vocoder is for inference only now: it has no weights to {use}")
 
+    def refuse_to_save(self, *_: object) -> None:
+        """Be a hook that is called before a state dict is made."""
+        self.need_originals("save")
+
     def __getstate__(self) -> dict[str, object]:
         return dict(_made=self._made if self.alone else None, alone=self.alone)
 
