@@ -66,6 +66,7 @@ def collect(args: argparse.Namespace, folder: Path) -> list[str]:
     config = read_config(config_file)
     # ESPnet2's unpack turns names of packed files into their new paths; the old path would mean nothing elsewhere.
     config["feats_stats"] = None
+    config.pop("refine", None)
     if refine:
         config["refine"] = refine
     if args.feats_stats is not None:
