@@ -71,6 +71,7 @@ def collect(args: argparse.Namespace, folder: Path) -> list[str]:
     config = read_config(config_file)
     # ESPnet2's unpack turns names of packed files into their new paths; the old path would mean nothing elsewhere.
     config["feats_stats"] = pack_stats(args.model_file, vocoder, args.feats_stats, folder)
+    config.pop("refine", None)
     if refine:
         config["refine"] = refine
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")

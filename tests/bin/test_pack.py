@@ -193,3 +193,16 @@ def test_what_cannot_be_packed_is_refused_and_nothing_is_left(experiment: Path, 
         with pytest.raises(SystemExit, match=words):
             main(["--model_file", str(experiment / file), "--outpath", str(tmp_path / out)])
     assert [path.name for path in tmp_path.iterdir()] == ["recipe"]
+
+
+def test_a_voice_keeps_its_refinement(experiment: Path, tmp_path: Path) -> None:
+    pack(experiment, tmp_path / "voice.zip", "--refine", "2")
+    assert load_vocoder(tmp_path / "voice.zip").refine == 2
+    config = experiment / "config.yaml"
+    config.write_text(config.read_text() + "refine: 3\n")
+    for options, expected in (((), 3), (("--refine", "0"), 0)):
+        pack(experiment, tmp_path / "again.zip", *options)
+        assert getattr(load_vocoder(tmp_path / "again.zip"), "refine", 0) == expected
+    with pytest.raises(SystemExit, match="pack: error: .*whole number from 0, not -1"):
+        pack(experiment, tmp_path / "none.zip", "--refine", "-1")
+    assert not (tmp_path / "none.zip").exists()
