@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import inspect
 import io
 import json
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import librosa
 import numpy as np
@@ -23,7 +22,8 @@ from flowavenet_plugin.data.features import build_feats_extract, extract
 from flowavenet_plugin.evaluation.griffin_lim import GriffinLim
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
 from flowavenet_plugin.vocoder.loading import read_config, read_tensors, unpacked
-from flowavenet_plugin.vocoder.registry import VOCODERS, build_vocoder
+from flowavenet_plugin.vocoder.mel_inversion_vocoder import MelInversionVocoder
+from flowavenet_plugin.vocoder.refined_vocoder import RefinedVocoder
 from flowavenet_plugin.vocoder.seeds import noise_seed
 from flowavenet_plugin.vocoder.streaming import NoiseSource
 
@@ -66,7 +66,7 @@ class Voice:
         self.kind, self.settings = config["feats_extract"], config["feats_extract_conf"]
         if self.kind != "fbank":
             raise ValueError(f"{path} takes {self.kind} features; sound.py compares voices that take fbank")
-        self.vocoder: AbsVocoder = load_vocoder(path)
+        self.vocoder: AbsVocoder = load_vocoder(path, refine=0)
         self.temperature = temperature
         self._extractor = build_feats_extract(self.kind, self.settings)
 
@@ -74,9 +74,9 @@ class Voice:
         """Return ESPnet2's features with this voice's settings."""
         return torch.from_numpy(extract(self._extractor, wav, self.vocoder.fs, "clip")[1])
 
-    def synthesise(self, feats: Tensor, **options: Any) -> Tensor:
+    def synthesise(self, feats: Tensor) -> Tensor:
         """Return what the voice says of features."""
-        return self.vocoder.inference(feats, temperature=self.temperature, seed=noise_seed(0, feats), **options)
+        return self.vocoder.inference(feats, temperature=self.temperature, seed=noise_seed(0, feats))
 
     def likelihood(self, wav: np.ndarray, feats: Tensor) -> float:
         """Return nats per sample."""
@@ -86,25 +86,17 @@ class Voice:
 def plain(voice: Voice, args: argparse.Namespace) -> System:
     """The voice as it is, not refined."""
     has_likelihood = type(voice.vocoder).log_likelihood is not AbsVocoder.log_likelihood
-    options = {"refine": 0} if _refines(voice) else {}
-    return System(
-        voice.analyse, lambda feats: voice.synthesise(feats, **options), voice.likelihood if has_likelihood else None
-    )
+    return System(voice.analyse, voice.synthesise, voice.likelihood if has_likelihood else None)
 
 
 def refined(voice: Voice, args: argparse.Namespace) -> System:
-    """The voice, and then so many steps towards the features that it was given.
+    """The voice, and then so many steps towards the features that it was given."""
+    vocoder = RefinedVocoder(voice.vocoder, args.refine)
 
-    Raises:
-        Unavailable: If this version doesn't refine.
-    """
-    if not _refines(voice):
-        raise Unavailable("this version of the package has no refinement")
-    return System(voice.analyse, lambda feats: voice.synthesise(feats, refine=args.refine))
+    def synthesise(feats: Tensor) -> Tensor:
+        return vocoder.inference(feats, temperature=voice.temperature, seed=noise_seed(0, feats))
 
-
-def _refines(voice: Voice) -> bool:
-    return "refine" in inspect.signature(voice.vocoder.inference).parameters
+    return System(voice.analyse, synthesise)
 
 
 def no_flow(voice: Voice, args: argparse.Namespace) -> System:
@@ -128,15 +120,10 @@ def no_flow(voice: Voice, args: argparse.Namespace) -> System:
 
 
 def no_network(voice: Voice, args: argparse.Namespace) -> System:
-    """The vocoder without weights.
-
-    Raises:
-        Unavailable: If this version has none.
-    """
-    if "mel_inversion" not in VOCODERS:
-        raise Unavailable("this version of the package has no vocoder without a network (mel_inversion)")
+    """The vocoder without weights."""
     sizes = {name: voice.settings[name] for name in ("fs", "hop_length", "n_mels")}
-    vocoder = build_vocoder("mel_inversion", **sizes, conf={})
+    vocoder = MelInversionVocoder(**sizes)
+    vocoder.set_features(voice.kind, voice.settings)
     return System(voice.analyse, lambda feats: vocoder.inference(feats, seed=noise_seed(0, feats)))
 
 

@@ -23,9 +23,7 @@ import tiny_corpus
 from flowavenet_plugin.data.scp import write_scp
 from flowavenet_plugin.evaluation.metrics import log_spectral_distance
 from flowavenet_plugin.evaluation.spectral import log_mel_distance
-from flowavenet_plugin.vocoder.flowavenet_vocoder import FloWaveNetVocoder
 from flowavenet_plugin.vocoder.loading import load_vocoder
-from flowavenet_plugin.vocoder.registry import VOCODERS
 from flowavenet_plugin.vocoder.seeds import noise_seed
 from tiny_voice import make_voice
 
@@ -140,43 +138,21 @@ def test_hifigan_says_the_clip_in_time(systems: ModuleType) -> None:
         systems.hifigan(argparse.Namespace(vocoder=argparse.Namespace(fs=8000)), argparse.Namespace())
 
 
-def test_a_voice_that_refines_gets_both_rows(
-    systems: ModuleType, voice: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    feats, args = torch.randn(5, tiny_corpus.N_MELS), argparse.Namespace(refine=7)
-    with pytest.raises(systems.Unavailable, match="no refinement"):
-        systems.refined(voice, args)
-    plain = systems.plain(voice, args).synthesise(feats)
-    asked = []
-    inference = FloWaveNetVocoder.inference
-
-    def refining(self: object, feats: torch.Tensor, *, refine: int = 32, **options: object) -> torch.Tensor:
-        asked.append(refine)
-        return inference(self, feats, **options) + refine
-
-    monkeypatch.setattr(FloWaveNetVocoder, "inference", refining)
-    torch.testing.assert_close(systems.plain(voice, args).synthesise(feats), plain)  # not by its default
-    torch.testing.assert_close(systems.refined(voice, args).synthesise(feats), plain + 7)
-    assert asked == [0, 7]
-
-
-def test_a_vocoder_without_a_network_gets_a_row(
-    systems: ModuleType, voice: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(systems.Unavailable, match="mel_inversion"):
-        monkeypatch.delitem(VOCODERS, "mel_inversion", raising=False)
-        systems.no_network(voice, argparse.Namespace())
-
-    class Loud(FloWaveNetVocoder):
-        def __init__(self, fs: int, hop_length: int, n_mels: int) -> None:
-            super().__init__(fs, hop_length, n_mels, **tiny_corpus.VOCODER_CONF)
-
-        def inference(self, feats: torch.Tensor, **options: object) -> torch.Tensor:
-            return torch.full((len(feats) * self.hop_length,), float(self.fs))
-
-    monkeypatch.setitem(VOCODERS, "mel_inversion", Loud)
-    wav = systems.no_network(voice, argparse.Namespace()).synthesise(torch.zeros(3, tiny_corpus.N_MELS))
-    assert wav.tolist() == [float(tiny_corpus.FS)] * 3 * tiny_corpus.HOP
+def test_refined_and_without_a_network_beside_the_voice(systems: ModuleType) -> None:
+    """The voice in the box refines by default: "ours" doesn't, "ours_refined" as often as it is told."""
+    path = ROOT / "egs/voice/voc1/voice.zip"
+    box, args = systems.Voice(path, 0.5), argparse.Namespace(refine=3)
+    wav = librosa.load(CLIP, sr=22050, duration=0.5)[0]
+    made = {name: systems.SYSTEMS[name](box, args) for name in ("ours", "ours_refined", "no_network")}
+    feats = made["ours"].analyse(wav)
+    seed = noise_seed(0, feats)
+    sounds = {name: system.synthesise(feats) for name, system in made.items()}
+    for name, refine in (("ours", 0), ("ours_refined", 3)):
+        wanted = load_vocoder(path, refine=refine).inference(feats, temperature=0.5, seed=seed)
+        torch.testing.assert_close(sounds[name], wanted)
+    errors = {name: log_mel_distance(wav, sound.numpy()[: len(wav)], 22050) for name, sound in sounds.items()}
+    assert errors["ours_refined"] < errors["ours"] and errors["no_network"] < errors["ours"], errors
+    assert made["ours"].likelihood is not None and made["no_network"].likelihood is None
 
 
 def test_no_flow_is_noise_through_the_prediction(systems: ModuleType) -> None:
@@ -187,7 +163,7 @@ def test_no_flow_is_noise_through_the_prediction(systems: ModuleType) -> None:
     feats = system.analyse(wav)
     sound = system.synthesise(feats)
     assert len(sound) == len(feats) * 256
-    vocoder = load_vocoder(ROOT / "egs/voice/voc1/voice.zip")
+    vocoder = load_vocoder(ROOT / "egs/voice/voc1/voice.zip", refine=0)
     flow = vocoder.inference(feats, temperature=0.5, seed=noise_seed(0, feats))
     assert not torch.allclose(sound, flow, atol=1e-3)
     noise = torch.randn(len(sound), generator=torch.Generator().manual_seed(0)).numpy()
