@@ -62,11 +62,11 @@ def test_figures_of_a_tiny_voice(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout.splitlines()[-1])
     assert answer["clips"] == ["utt0", "utt1"]
-    kinds = ("ours", "griffin_lim")
+    kinds = ("ours", "ours_refined", "no_network", "griffin_lim")
     labels = [f"{kind}, {mels} mels" for mels in ("natural", "blurred") for kind in kinds]
     assert list(answer["rows"]) == [*labels, "natural speech"]
     table = [line for line in done.stdout.splitlines() if line.startswith("|")]
-    assert len(table) == 2 + 5 and "log-spectral distance (dB)" in table[0]
+    assert len(table) == 2 + 9 and "log-spectral distance (dB)" in table[0]
     natural = {utt: librosa.load(path, sr=tiny_corpus.FS)[0] for utt, path in wavs.items()}
     for row in ("natural/ours", "blurred/griffin_lim"):
         mels, label = row.split("/")
