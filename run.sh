@@ -46,6 +46,7 @@ download_model=      # a model packed by stage 5, file or URL: used instead of t
 inference_config=conf/decode_flowavenet.yaml # decoding options, looked up as train_config is
 batch_size=          # utterances decoded at once (default: from inference_config); the sound is the same
 inference_args=      # more options for decoding, in quotes, e.g. "--temperature 0.6"
+refine=              # iterations that refine the sound (docs/sound.md), in decoding and as the packed model's default
 inference_tag=       # name of the folder of synthesised audio (default: from config, arguments and model)
 inference_model=valid.loss.best.pth # weights to decode with: a file of the experiment, or any path
 tts_dir=             # decode this run of ESPnet2's tts_inference, exp/tts_x/decode_y/eval1, and nothing else
@@ -281,6 +282,7 @@ test_sets=$(for name in ${test_sets}; do [ "${name}" = "${valid_set}" ] || echo 
 decode_sets="${valid_set}${test_sets:+ ${test_sets}}"
 all_sets="${train_set} ${decode_sets}"
 
+[ -z "${refine}" ] || inference_args+=" --refine ${refine}"
 train_config=$(find_file --train_config "${train_config}")
 inference_config=$(find_file --inference_config "${inference_config}")
 dumps=${dumpdir}/${feats_extract} # what is trained on

@@ -48,7 +48,7 @@ def trained_precision(
     from flowavenet_plugin.vocoder.seeds import noise_seed
     from flowavenet_plugin.vocoder.streaming import NoiseSource
 
-    vocoder = load_vocoder(model_file, device=device)
+    vocoder = load_vocoder(model_file, device=device, refine=0)
     if not hasattr(vocoder, "flow"):
         raise ValueError(f"{model_file} is a {type(vocoder).__name__}, which has no flow")
     rows: list[dict[str, object]] = []

@@ -83,7 +83,11 @@ def main() -> None:
     if args.quick:
         args.seconds, args.n_flow, args.filter_size = min(args.seconds, 180.0), 2, 8
     sizes = dict(n_block=6, n_flow=args.n_flow, filter_size=args.filter_size, block_per_split=3)
-    vocoder = load_vocoder(args.model_file) if args.model_file else FloWaveNetVocoder(22050, 256, 80, **sizes).eval()
+    vocoder = (
+        load_vocoder(args.model_file, refine=0)
+        if args.model_file
+        else FloWaveNetVocoder(22050, 256, 80, **sizes).eval()
+    )
     vocoder.for_inference(getattr(torch, args.dtype))
     print(json.dumps(stream(vocoder, args)))
 

@@ -95,7 +95,7 @@ def describe(wavs: list[Tensor], natural: list[np.ndarray], vocoder: FloWaveNetV
 
 def measure(args: argparse.Namespace) -> list[dict[str, object]]:
     """Measure natural sound, strengths of the denoiser, and temperatures."""
-    vocoder = load_vocoder(args.model_file)
+    vocoder = load_vocoder(args.model_file, refine=0)
     if not hasattr(vocoder, "flow"):
         sys.exit(f"tones.py: {args.model_file} is a {type(vocoder).__name__}, which has no flow")
     vocoder.for_inference()

@@ -203,6 +203,7 @@ pack() {
     log "Stage 5: packing, writes ${out} in the format of espnet2.bin.pack, and its model card"
     options=(--model_file "${model_file}" --outpath "${out}" --results_dir "${voc_exp}/${inference_tag}"
         --corpus "${corpus}" --lang "${lang}")
+    [ -z "${refine}" ] || options+=(--refine "${refine}")
     [ ! -e conf/card.md ] || options+=(--notes conf/card.md) # the recipe's own words on its data
     # shellcheck disable=SC2086
     ${python} -m flowavenet_plugin.bin.pack "${options[@]}" || die "packing of ${model_file} failed, see above"

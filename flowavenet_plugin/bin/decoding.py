@@ -142,6 +142,8 @@ def _precision(vocoder: AbsVocoder, args: argparse.Namespace) -> Any:
     if args.dtype == "auto":
         return None
     if not hasattr(vocoder, "prepare"):
+        if args.dtype == "float32":
+            return None  # what the weights are
         raise ValueError(f"{type(vocoder).__name__} takes no --dtype {args.dtype}")
     return getattr(torch, args.dtype)
 

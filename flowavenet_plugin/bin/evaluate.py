@@ -193,6 +193,9 @@ def evaluate(args: argparse.Namespace, command: Sequence[str]) -> str:
     likelihoods = measure_with(vocoder, args, natural, found, device) if vocoder is not None else {}
     of_likelihoods = feats_sources(args.feats_scp, list(natural)) if likelihoods else {}
     warn_of_other_features(of_likelihoods, sources[0])
+    refinements = {source.get("refine", "0") for source in sources[0].values()}
+    if len(refinements) == 1:
+        settings = {**settings, "refine": int(refinements.pop())}
     made_by = scoring_files.made_by(args.model_file, weights, sources[0], len(synthesised))
     return scoring_files.write(
         args,

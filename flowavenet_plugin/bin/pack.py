@@ -77,7 +77,7 @@ def collect(args: argparse.Namespace, folder: Path) -> list[str]:
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     tables = ""
     if args.results_dir is not None:
-        tables = copy_results(args.results_dir, folder, weights_checksum(args.model_file, config_file))
+        tables = copy_results(args.results_dir, folder, weights_checksum(args.model_file, config_file), refine)
     card = model_card(
         title=args.title or args.outpath.stem,
         archive=args.outpath.name,
@@ -93,15 +93,16 @@ def collect(args: argparse.Namespace, folder: Path) -> list[str]:
     return sorted({path.name for path in folder.iterdir()} - {"config.yaml", args.model_file.name})
 
 
-def copy_results(results_dir: Path, folder: Path, weights: str) -> str:
+def copy_results(results_dir: Path, folder: Path, weights: str, refine: int) -> str:
     """Take the first utterance of the last set as the sample, with that set's picture; return all sets' tables.
 
     Raises:
-        ValueError: If results are of other weights, or of other audio or features than are there now.
+        ValueError: If results are of other weights or another refinement, or of other audio or features than are there
+            now.
     """
     rows: list[str] = []
     for results in sorted(results_dir.glob("*/scoring/results.md")):
-        scores = check_results(results.with_name("scores.json"), weights)
+        scores = check_results(results.with_name("scores.json"), weights, refine)
         lines = [line for line in results.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
         rows += [line for line in lines if line not in rows]  # one heading for all sets
         shutil.copyfile(next(iter(scores["systems"][0]["wavs"].values())), folder / "sample.wav")
@@ -110,8 +111,8 @@ def copy_results(results_dir: Path, folder: Path, weights: str) -> str:
     return "".join(f"{row}\n" for row in rows)
 
 
-def check_results(path: Path, weights: str) -> dict[str, Any]:
-    """Refuse scores that aren't of these weights and of the audio and features that are there.
+def check_results(path: Path, weights: str, refine: int) -> dict[str, Any]:
+    """Refuse scores that aren't of these weights, refined as often, and of the audio and features that are there.
 
     Returns:
         The scores.
@@ -129,6 +130,8 @@ def check_results(path: Path, weights: str) -> dict[str, Any]:
     why = outdated(scores)
     if why is None and scores["weights"] != weights:
         why = f"they are of weights {scores['weights']}, those to be packed are {weights}"
+    elif why is None and scores["settings"].get("refine", 0) != refine:
+        why = f"they are of sound with {scores['settings'].get('refine', 0)} refinements, the packed voice has {refine}"
     if why is not None:
         raise ValueError(f"the results of {path} aren't of now: {why}. {what}")
     return scores

@@ -22,7 +22,15 @@ class Denoiser:
     """
 
     def __init__(self, vocoder: AbsVocoder) -> None:
-        """Measure the constant spectrum of a vocoder."""
+        """Measure the constant spectrum of a vocoder.
+
+        Raises:
+            ValueError: If its sound is refined, or made without a network: there are no constant tones in it.
+        """
+        if not (vocoder.trainable and vocoder.exact_stream):
+            raise ValueError(
+                f"{type(vocoder).__name__} has no constant tones: the denoiser is for a network's own sound"
+            )
         quiet = vocoder.feats_mean - QUIET * vocoder.feats_std
         wav = vocoder.inference(quiet.expand(FRAMES, -1), temperature=0.0, seed=0)
         self._window = torch.hann_window(N_FFT, dtype=wav.dtype, device=wav.device)

@@ -18,6 +18,7 @@ import yaml
 from torch import Tensor
 
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
+from flowavenet_plugin.vocoder.inversion.refinement import check_iterations
 from flowavenet_plugin.vocoder.refined_vocoder import with_refinement
 from flowavenet_plugin.vocoder.registry import VOCODERS, build_vocoder
 
@@ -61,6 +62,8 @@ def _load(
     device: str | torch.device,
     refine: int | None,
 ) -> AbsVocoder:
+    if refine is not None:
+        check_iterations(refine)
     with unpacked(Path(model_file)) as weights:
         config_file = weights.parent / "config.yaml" if config_file is None else Path(config_file)
         state_dict = read_state_dict(weights)

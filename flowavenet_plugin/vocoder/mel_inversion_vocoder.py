@@ -54,7 +54,8 @@ class MelInversionVocoder(AbsVocoder):
             ValueError: If a number is out of range.
         """
         super().__init__(fs, hop_length, n_mels)
-        self._made: Start | None = None
+        #: By precision and device; in a dict, so that what converts the module leaves the tables alone.
+        self._made: dict[tuple[torch.dtype, torch.device], Start] = {}
         self.iterations, self.temperature = check_iterations(iterations), check_temperature(temperature)
 
     def set_features(self, kind: str, conf: Mapping[str, Any]) -> None:
@@ -65,7 +66,7 @@ class MelInversionVocoder(AbsVocoder):
         """
         feature_settings(kind, conf)
         super().set_features(kind, conf)
-        self._made = None
+        self._made = {}
 
     @property
     def device(self) -> torch.device:
@@ -75,7 +76,7 @@ class MelInversionVocoder(AbsVocoder):
     @property
     def look_ahead(self) -> int:
         """Frames that :meth:`stream` waits for, besides those that fill up its chunk."""
-        return PITCH_CONTEXT + self._start().margin + CONTEXT
+        return PITCH_CONTEXT + self._start().margin + CONTEXT + 1  # in_chunks keeps one back: it may be the last
 
     def loss(
         self, wav: Tensor, feats: Tensor, wav_lengths: Tensor | None, feats_lengths: Tensor | None
@@ -207,8 +208,9 @@ class MelInversionVocoder(AbsVocoder):
     def _start(self) -> Start:
         """Return what makes the sound, in single or double precision and where the vocoder is."""
         like = self.feats_mean
-        if self._made is None or self._made.dtype != working_dtype(like) or self._made.device != like.device:
+        key = working_dtype(like), like.device
+        if key not in self._made:
             with arithmetic(torch.device("cpu")), torch.device("cpu"):
                 made = Start(FeatureAnalysis(feature_settings(self.feats_extract, self.feats_extract_conf)))
-            self._made = made.to(like.device, working_dtype(like))
-        return self._made
+            self._made[key] = made.to(like.device, key[0])
+        return self._made[key]

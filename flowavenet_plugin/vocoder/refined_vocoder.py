@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowavenet_plugin.flow.arithmetic import arithmetic
+from flowavenet_plugin.flow.arithmetic import arithmetic, own_arithmetic
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
 from flowavenet_plugin.vocoder.checks import as_feats, as_items
 from flowavenet_plugin.vocoder.inversion.analysis import FeatureAnalysis
@@ -40,11 +40,11 @@ class RefinedVocoder(AbsVocoder):
         super().__init__(vocoder.fs, vocoder.hop_length, vocoder.n_mels)
         self.set_features(vocoder.feats_extract, vocoder.feats_extract_conf)
         self.refine = check_iterations(iterations)
-        self.feats_mean, self.feats_std = vocoder.feats_mean, vocoder.feats_std
+        del self.feats_mean, self.feats_std  # the vocoder's are found by __getattr__
         self.vocoder = vocoder
-        with torch.device("cpu"):
-            analysis = FeatureAnalysis(feature_settings(self.feats_extract, self.feats_extract_conf))
-        self._analysis = analysis.to(vocoder.feats_mean.device, working_dtype(vocoder.feats_mean))
+        feature_settings(self.feats_extract, self.feats_extract_conf)
+        #: By precision and device; in a dict, so that what converts the module leaves the tables alone.
+        self._analyses: dict[tuple[torch.dtype, torch.device], FeatureAnalysis] = {}
 
     def __getattr__(self, name: str) -> Any:
         """Look up what this class doesn't have at the vocoder.
@@ -59,10 +59,37 @@ class RefinedVocoder(AbsVocoder):
                 raise
             return getattr(self.vocoder, name)
 
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return the vocoder's own: a refined voice is saved like any other."""
+        return self.vocoder.state_dict(*args, **kwargs)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Load the vocoder's own."""
+        return self.vocoder.load_state_dict(*args, **kwargs)
+
+    @property
+    def _analysis(self) -> FeatureAnalysis:
+        like = self.feats_mean
+        key = working_dtype(like), like.device
+        if key not in self._analyses:
+            with arithmetic(torch.device("cpu")), torch.device("cpu"):
+                made = FeatureAnalysis(feature_settings(self.feats_extract, self.feats_extract_conf))
+            self._analyses[key] = made.to(like.device, key[0])
+        return self._analyses[key]
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.feats_mean.device
+
+    @property
+    def temperature(self) -> float:
+        """The vocoder's own."""
+        return self.vocoder.temperature
+
+    @temperature.setter
+    def temperature(self, value: float) -> None:
+        self.vocoder.temperature = value
 
     @property
     def cuda_graphs(self) -> bool:
@@ -105,13 +132,13 @@ class RefinedVocoder(AbsVocoder):
         wavs = self._own("inference_batch")(feats, *args, **options)
         return self._refined([as_feats(item, self.n_mels, self.feats_mean) for item in feats], wavs) if feats else []
 
+    @own_arithmetic
     def _refined(self, feats: list[Tensor], wavs: list[Tensor]) -> list[Tensor]:
-        with arithmetic(self.device):
-            frames, analysis = [len(item) for item in feats], self._analysis
-            parts = (torch.nn.utils.rnn.pad_sequence(part, batch_first=True) for part in (feats, wavs))
-            feats, wav = (part.to(analysis.dtype) for part in parts)
-            wav = refine(analysis, wav, feats, self.refine, analysis.layout(frames))
-            return [item[: count * self.hop_length].to(wavs[0]) for item, count in zip(wav, frames, strict=True)]
+        frames, analysis = [len(item) for item in feats], self._analysis
+        parts = (torch.nn.utils.rnn.pad_sequence(part, batch_first=True) for part in (feats, wavs))
+        feats, wav = (part.to(analysis.dtype) for part in parts)
+        wav = refine(analysis, wav, feats, self.refine, analysis.layout(frames))
+        return [item[: count * self.hop_length].to(wavs[0]) for item, count in zip(wav, frames, strict=True)]
 
     @torch.no_grad()
     def stream(self, feats: Iterable[Tensor | np.ndarray], *args: Any, **options: Any) -> Iterator[Tensor]:

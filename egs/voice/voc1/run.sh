@@ -13,4 +13,5 @@ exec ../../../run.sh \
     --nj 2 \
     --inference_nj 2 \
     --train_config conf/train_voice.yaml \
+    --refine 32 \
     "$@"

@@ -20,6 +20,8 @@ is linear in the spectrum of waveforms, so it is done with waveforms, at no cost
 
 from __future__ import annotations
 
+import operator
+
 import torch
 from torch import Tensor
 
@@ -39,9 +41,13 @@ def check_iterations(iterations: int) -> int:
     Raises:
         ValueError: If it is no whole number from 0.
     """
-    if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 0:
-        raise ValueError(f"the number of iterations must be a whole number from 0, not {iterations!r}")
-    return iterations
+    try:
+        number = -1 if isinstance(iterations, bool) else operator.index(iterations)
+    except TypeError:
+        number = -1
+    if number < 0:
+        raise ValueError(f"refine: the number of iterations must be a whole number from 0, not {iterations!r}")
+    return number
 
 
 def refine(analysis: FeatureAnalysis, wav: Tensor, feats: Tensor, iterations: int, layout: Layout) -> Tensor:

@@ -187,6 +187,6 @@ def test_a_voice_can_be_refined_by_default(tmp_path: Path) -> None:
     assert load_vocoder(model_file).refine == 2 and not isinstance(load_vocoder(model_file, refine=0), RefinedVocoder)
     config.write_text(config.read_text().replace("refine: 2", "refine: much"))
     with pytest.raises(
-        ValueError, match="config.yaml: the number of iterations must be a whole number from 0, not 'much'"
+        ValueError, match="config.yaml: refine: the number of iterations must be a whole number from 0, not 'much'"
     ):
         load_vocoder(model_file)
