@@ -129,7 +129,9 @@ def test_wrong_calls_of_run_pl(words: list[str], message: str) -> None:
 def test_a_signal_stops_the_jobs(tmp_path: Path, kind: signal.Signals) -> None:
     log = tmp_path / "a.log"
     process = subprocess.Popen(
-        [UTILS / "run.pl", log, "bash", "-c", "sleep 300 & echo $!; wait"], stderr=subprocess.PIPE
+        [UTILS / "run.pl", log, "bash", "-c", "sleep 300 & echo $!; wait"],
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background ignores it
     )
     deadline = time.time() + 20
     while time.time() < deadline and not (log.exists() and len(log.read_text().splitlines()) > 3):
