@@ -161,16 +161,32 @@ def start(corpus: Path, exp: Path, **changes: object) -> subprocess.Popen:
     return subprocess.Popen(script, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
+#: Trains, and runs a line in the n-th call of the model: a test that reads the log may be too late on a busy machine.
+TRAIN_AND_SIGNAL = """
+import os, signal, sys
+from flowavenet_plugin.bin.vocoder_train import main
+from flowavenet_plugin.tasks.espnet_model import ESPnetVocoderModel
+call, line, *options = sys.argv[1:]
+plain, calls = ESPnetVocoderModel.forward, []
+def forward(self, *args, **kwargs):
+    calls.append(None)
+    if len(calls) == int(call):
+        exec(line)
+    return plain(self, *args, **kwargs)
+ESPnetVocoderModel.forward = forward
+main(options)
+"""
+
+
 def test_all_processes_of_a_job_get_the_signal(corpus: Path, whole: tuple[int, Path], tmp_path: Path) -> None:
     num_workers, exp = whole
-    with start(corpus, tmp_path, num_workers=num_workers) as process:
-        lines = []
-        for line in process.stderr:
-            lines.append(line)
-            if "epoch 2/3, iteration 3/6" in line:
-                os.killpg(process.pid, signal.SIGTERM)  # the loading process, too
-        assert process.wait() == 128 + signal.SIGTERM, "".join(lines[-20:])
-    assert "Training was stopped by SIGTERM" in "".join(lines)
+    line = "os.killpg(os.getpgrp(), signal.SIGTERM)"  # the loading process, too
+    script = [sys.executable, "-c", TRAIN_AND_SIGNAL, str(CALLS + 4), line]
+    script += command(corpus, tmp_path, num_workers=num_workers)
+    done = subprocess.run(script, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr[-3000:]
+    assert "Training was stopped by SIGTERM" in done.stderr
+    assert torch.load(tmp_path / "stopped.pth", weights_only=False)["epoch"] == 2
     main(command(corpus, tmp_path, num_workers=num_workers))
     assert_equal_experiments(exp, tmp_path)
 
@@ -184,17 +200,16 @@ def test_two_processes_stop_together(corpus: Path, tmp_path: Path) -> None:
         for rank in range(2):
             place = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=2, MASTER_ADDR="localhost", MASTER_PORT=port)
             env = {**os.environ, "OMP_NUM_THREADS": "1", **{key: str(value) for key, value in place.items()}}
-            script = [sys.executable, "-m", "flowavenet_plugin.bin.vocoder_train", "--dist_backend", "gloo"]
+            line = "signal.raise_signal(signal.SIGUSR1)" if stop and rank == 1 else "pass"  # to one of them
+            script = [sys.executable, "-c", TRAIN_AND_SIGNAL, "7", line, "--dist_backend", "gloo"]
             script += command(corpus, exp, num_workers=0, batch_size=2, accum_grad=1)
-            processes.append(subprocess.Popen(script, env=env, stderr=subprocess.PIPE, text=True))
-        for line in processes[0].stderr:
-            if stop and "epoch 2/3, iteration 1/3" in line:
-                processes[1].send_signal(signal.SIGUSR1)  # to one of them
+            processes.append(subprocess.Popen(script, env=env))
         return [process.wait() for process in processes]
 
     assert run(tmp_path / "whole", stop=False) == [0, 0]
     assert run(tmp_path / "stopped", stop=True) == [128 + signal.SIGUSR1] * 2
-    assert len(torch.load(tmp_path / "stopped/stopped.pth", weights_only=False)["random"]) == 2
+    stopped = torch.load(tmp_path / "stopped/stopped.pth", weights_only=False)
+    assert stopped["epoch"] == 2 and len(stopped["random"]) == 2
     assert run(tmp_path / "stopped", stop=False) == [0, 0]
     assert_equal_experiments(tmp_path / "whole", tmp_path / "stopped")
 
