@@ -64,7 +64,7 @@ def count(name: str) -> Row:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         with torch.device("meta"):
             vocoder = FloWaveNetVocoder(FS, HOP, N_MELS, **options(name)).eval()
-            vocoder.flow.inverse(torch.zeros(1, 1, frames * HOP), torch.zeros(1, N_MELS, frames))
+            vocoder.flow.inverse_by_modules(torch.zeros(1, 1, frames * HOP), torch.zeros(1, N_MELS, frames))
         if vocoder.prediction is not None:
             prediction = FloWaveNetVocoder(FS, HOP, N_MELS, **TINY, **_prediction(name)).prediction
             feats = torch.zeros(1, frames, N_MELS)

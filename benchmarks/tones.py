@@ -48,7 +48,7 @@ def utterances(args: argparse.Namespace, vocoder: FloWaveNetVocoder) -> list[tup
 
 def scale_of_places(vocoder: FloWaveNetVocoder) -> Tensor:
     """Return the scale that each place of the noise enters at, 0: the first split, for places of one period."""
-    kept = [block.kept for block in vocoder.prepare().blocks if block.kept is not None]
+    kept = [block.kept for block in vocoder.flow.plan if block.kept is not None]
 
     def scale(place: int) -> int:
         for number, stream in enumerate(kept):

@@ -27,6 +27,7 @@ CALLS = {
     "export_onnx": "--model_file {root}/exp/voice/model.pth --output {out}/voice.pt2 --format torch_export",
     "extract_feats": "--wav_scp {root}/dump/dev/wav.scp --output_dir {out}/part " + " ".join(CONF),
     "import_original": "--checkpoint {root}/exp/voice/none.pth --output_dir {out}/imported",
+    "make_mel_inversion": "--config {root}/exp/voice/config.yaml --outpath {out}/inversion.zip",
     "merge_dump": "--output_dir {out}/merged {root}/part",
     "pack": "--model_file {root}/exp/voice/model.pth --outpath {out}/voice.zip",
     "report": "--experiment {root}/exp/voice",
