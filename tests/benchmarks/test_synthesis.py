@@ -123,6 +123,6 @@ def test_tones_of_a_model_and_places_of_scales(
     vocoder = FloWaveNetVocoder(8000, 8, 4, n_block=4, n_flow=1, filter_size=4, block_per_split=1, upsample_scales=[8])
     scales = tones.scale_of_places(vocoder.eval())
     assert sorted(scales.tolist()) == [0, 0, 0, 0, 1, 1, 2, 3]
-    kept = [block.kept for block in vocoder.prepare().blocks[:3]]
+    kept = [block.kept for block in vocoder.flow.plan[:3]]
     place = scales.tolist().index(3)
     assert [place >> bit & 1 for bit in range(3)] == kept
