@@ -29,19 +29,17 @@ lint() {
 }
 
 # A process for each CPU, four at most (2.5 GB each); the tests of a file stay together, as they share what they made.
-suite() {
+unit() {
     local cpus
     cpus=$(nproc)
     python -m pytest -q -n $((cpus < 4 ? cpus : 4)) --dist loadfile
 }
 
-unit() { suite; }
-
 recipe() { if [ -f tests/test_recipe.sh ]; then bash tests/test_recipe.sh; fi; }
 
 oldest() {
     local/setup_env.sh --oldest || return 1
-    PATH="${PWD}/.venv.oldest/bin:${PATH}" suite
+    PATH="${PWD}/.venv.oldest/bin:${PATH}" unit
 }
 
 wheels() { python local/wheels.py; }

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -112,6 +112,13 @@ def write_set(folder: Path, utterances: Sequence[Utterance]) -> None:
     write_scp(folder / "wav.scp", {utt.id: utt.audio for utt in utterances})
 
 
+def write_sets(data_dir: Path, sets: Iterable[tuple[str, Sequence[Utterance]]]) -> None:
+    """Write several sets, name and utterances each, and say how large they are."""
+    for name, members in sets:
+        write_set(data_dir / name, members)
+        print(f"{data_dir / name}: {len(members)} utterances", file=sys.stderr)
+
+
 def make_sets(utterances: Sequence[Utterance], source: str, args: argparse.Namespace) -> None:
     """Check the list, split it and write the three sets; nothing is written if anything is wrong.
 
@@ -128,9 +135,7 @@ def make_sets(utterances: Sequence[Utterance], source: str, args: argparse.Names
     names = [args.train_set, args.valid_set, *test_sets]
     if len(names) != 3 or len(set(names)) != 3:
         raise ValueError(f"three different sets are wanted (training, development, evaluation), got: {' '.join(names)}")
-    for name, members in zip(names, split(utterances, args.num_dev, args.num_eval), strict=True):
-        write_set(args.data_dir / name, members)
-        print(f"{args.data_dir / name}: {len(members)} utterances", file=sys.stderr)
+    write_sets(args.data_dir, zip(names, split(utterances, args.num_dev, args.num_eval), strict=True))
 
 
 def main() -> None:

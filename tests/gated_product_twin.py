@@ -18,18 +18,7 @@ def gated_product(
 ) -> Tensor:
     """Write (alpha * gate(pre) @ weight + bias + scale * base) * mask to ``out``.
 
-    The gate is that of :mod:`flowavenet_plugin.kernels.gated_stack`: b - 2ab of a = sigmoid(filter), b = sigmoid(gate),
-    which is -tanh(filter / 2) sigmoid(gate).
-
-    Args:
-        pre: Filter values, then as many gate values, shape (rows, 2 * width).
-        weight: Shape (width, columns).
-        bias: Shape (columns,); None: none.
-        base: What is added, shape (rows, columns), may be ``out`` itself; None: nothing.
-        alpha: Factor of the product.
-        scale: Factor of ``base``.
-        mask: 1 for rows that count, 0 for those that become zero, shape (rows, 1); None: all count.
-        out: Shape (rows, columns), of the type of all others.
+    Arguments as of :func:`flowavenet_plugin.kernels.triton_gated_product.gated_product`; this needs no Triton.
     """
     a, b = pre.sigmoid().chunk(2, dim=1)
     value = alpha * torch.matmul(torch.addcmul(b, a, b, value=-2), weight)

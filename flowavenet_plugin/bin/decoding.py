@@ -47,8 +47,6 @@ class Decoder:
         Raises:
             ValueError: If an option is out of range, or this vocoder doesn't know it.
         """
-        from flowavenet_plugin.vocoder.refined_vocoder import RefinedVocoder
-
         self._vocoder, self._args, self._making = vocoder, args, making
         for option, method in (("batch_size", "inference_batch"), ("chunk_frames", "stream")):
             if getattr(args, option) > (option == "batch_size") and not hasattr(vocoder, method):
@@ -60,11 +58,6 @@ class Decoder:
             )
         if not args.denoiser_strength >= 0:
             raise ValueError(f"--denoiser_strength must be a number from 0, not {args.denoiser_strength}")
-        if args.denoiser_strength > 0 and isinstance(vocoder, RefinedVocoder):
-            raise ValueError(
-                f"--denoiser_strength {args.denoiser_strength} is for a network's own sound: give --refine 0 "
-                "with it, as refined sound has no constant tones"
-            )
         if args.cuda_graphs and not args.ngpu:
             raise ValueError("--cuda_graphs true is for GPUs, but --ngpu is 0")
         vocoder.for_inference(_precision(vocoder, args))

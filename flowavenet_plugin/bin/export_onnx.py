@@ -157,10 +157,11 @@ def export(args: argparse.Namespace) -> None:
     import torch
 
     from flowavenet_plugin.vocoder.loading import load_vocoder
+    from flowavenet_plugin.vocoder.refined_vocoder import RefinedVocoder
 
-    own = load_vocoder(args.model_file, args.train_config)
-    vocoder = load_vocoder(args.model_file, args.train_config, refine=0)
-    if type(own) is not type(vocoder):
+    vocoder = load_vocoder(args.model_file, args.train_config)
+    if isinstance(vocoder, RefinedVocoder):
+        vocoder = vocoder.vocoder
         logging.warning(f"{args.model_file} refines its sound by default; what is written is the network alone")
     if not hasattr(vocoder, "flow"):
         raise ValueError(f"{args.model_file} is a {type(vocoder).__name__}, which has no flow to export")

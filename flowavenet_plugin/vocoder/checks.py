@@ -69,6 +69,36 @@ def as_feats(feats: Tensor | np.ndarray, n_mels: int, like: Tensor) -> Tensor:
     return feats
 
 
+def as_noise(noise: Tensor | np.ndarray, frames: int, hop_length: int, seed: object, like: Tensor) -> Tensor:
+    """Return noise that is given for an utterance, (frames * hop_length,), in the type and on the device of ``like``.
+
+    Raises:
+        ValueError: If its shape is another, a value is no finite number, or there is a seed as well.
+    """
+    if seed is not None:
+        raise ValueError(f"give seed or noise, not both: seed={seed}")
+    noise = check_finite("the noise", as_tensor("the noise", noise, like))
+    if tuple(noise.shape) != (frames * hop_length,):
+        raise ValueError(
+            f"noise has shape {tuple(noise.shape)}, but {frames} frames of {hop_length} samples need "
+            f"({frames * hop_length},)"
+        )
+    return noise
+
+
+def as_batch(feats: Iterable, seeds: Iterable | None, n_mels: int, like: Tensor) -> tuple[list[Tensor], list]:
+    """Return the features of several utterances, and the seed of each, None where there are none.
+
+    Raises:
+        ValueError: If features can't be used (:func:`as_feats`), or there are not as many seeds as utterances.
+    """
+    feats = as_items("the features", feats)
+    seeds = [None] * len(feats) if seeds is None else as_items("the seeds", seeds)
+    if len(seeds) != len(feats):
+        raise ValueError(f"{len(seeds)} seeds for {len(feats)} utterances")
+    return [as_feats(item, n_mels, like) for item in feats], seeds
+
+
 def as_waveform(wav: Tensor | np.ndarray, like: Tensor) -> Tensor:
     """Return a waveform, (samples,), in the type and on the device of ``like``.
 

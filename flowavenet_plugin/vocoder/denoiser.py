@@ -29,7 +29,8 @@ class Denoiser:
         """
         if not (vocoder.trainable and vocoder.exact_stream):
             raise ValueError(
-                f"{type(vocoder).__name__} has no constant tones: the denoiser is for a network's own sound"
+                f"the denoiser is for a network's own sound: that of {type(vocoder).__name__} has no constant tones. "
+                "With a voice that is refined, refine=0 (--refine 0) goes with it"
             )
         quiet = vocoder.feats_mean - QUIET * vocoder.feats_std
         wav = vocoder.inference(quiet.expand(FRAMES, -1), temperature=0.0, seed=0)

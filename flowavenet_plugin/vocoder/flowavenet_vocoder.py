@@ -17,15 +17,7 @@ from flowavenet_plugin.flow.prediction import LinearPrediction
 from flowavenet_plugin.flow.settings import VocoderSettings, takes
 from flowavenet_plugin.flow.synthesis import PreparedFlow
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
-from flowavenet_plugin.vocoder.checks import (
-    as_feats,
-    as_items,
-    as_tensor,
-    as_waveform,
-    check_finite,
-    check_temperature,
-    sample_counts,
-)
+from flowavenet_plugin.vocoder.checks import as_batch, as_feats, as_noise, as_waveform, check_temperature, sample_counts
 from flowavenet_plugin.vocoder.folded import FoldedWeights
 from flowavenet_plugin.vocoder.streaming import NoiseSource, Synthesis
 
@@ -134,18 +126,11 @@ class FloWaveNetVocoder(AbsVocoder):
             ValueError: If a shape or the temperature is impossible, or both seed and noise are given.
         """
         feats = as_feats(feats, self.n_mels, self.feats_mean)
-        size = feats.shape[0] * self.hop_length
         if noise is None:
-            noise = NoiseSource(seed).draw(size)
+            noise = NoiseSource(seed).draw(len(feats) * self.hop_length).to(feats)
             temperature = self.temperature if temperature is None else temperature
-        elif seed is not None:
-            raise ValueError(f"give seed or noise, not both: seed={seed}")
-        noise = check_finite("the noise", as_tensor("the noise", noise, feats))
-        if tuple(noise.shape) != (size,):
-            raise ValueError(
-                f"noise has shape {tuple(noise.shape)}, but {feats.shape[0]} frames of {self.hop_length} samples "
-                f"need ({size},)"
-            )
+        else:
+            noise = as_noise(noise, len(feats), self.hop_length, seed, feats)
         noise = noise * check_temperature(1.0 if temperature is None else temperature)
         return self._synthesise(noise[None], feats[None], None, dtype)[0]
 
@@ -172,12 +157,8 @@ class FloWaveNetVocoder(AbsVocoder):
         Raises:
             ValueError: If a shape or the temperature is impossible, or there are not as many seeds as utterances.
         """
-        feats = as_items("the features", feats)
-        seeds = [None] * len(feats) if seeds is None else as_items("the seeds", seeds)
-        if len(seeds) != len(feats):
-            raise ValueError(f"{len(seeds)} seeds for {len(feats)} utterances")
+        feats, seeds = as_batch(feats, seeds, self.n_mels, self.feats_mean)
         scale = check_temperature(self.temperature if temperature is None else temperature)
-        feats = [as_feats(item, self.n_mels, self.feats_mean) for item in feats]
         if not feats:
             return []
         sizes = [len(item) * self.hop_length for item in feats]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from flowavenet_plugin.flow.arithmetic import arithmetic, own_arithmetic
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
-from flowavenet_plugin.vocoder.checks import as_feats, as_items, as_tensor, check_finite, check_temperature
+from flowavenet_plugin.vocoder.checks import as_batch, as_feats, as_noise, check_temperature
 from flowavenet_plugin.vocoder.inversion.analysis import FeatureAnalysis
 from flowavenet_plugin.vocoder.inversion.pieces import in_chunks, working_dtype
 from flowavenet_plugin.vocoder.inversion.refinement import check_iterations, refine
@@ -115,14 +115,7 @@ class MelInversionVocoder(AbsVocoder):
         feats = as_feats(feats, self.n_mels, self.feats_mean)
         if noise is None:
             return self.inference_batch([feats], temperature, [seed])[0]
-        if seed is not None:
-            raise ValueError(f"give seed or noise, not both: seed={seed}")
-        noise = check_finite("the noise", as_tensor("the noise", noise, feats))
-        if tuple(noise.shape) != (len(feats) * self.hop_length,):
-            raise ValueError(
-                f"noise has shape {tuple(noise.shape)}, but {feats.shape[0]} frames of {self.hop_length} samples "
-                f"need ({len(feats) * self.hop_length},)"
-            )
+        noise = as_noise(noise, len(feats), self.hop_length, seed, feats)
         noise = noise * check_temperature(1.0 if temperature is None else temperature)
         return self._synthesise([feats], [noise], [0.0])[0]
 
@@ -146,12 +139,8 @@ class MelInversionVocoder(AbsVocoder):
         Raises:
             ValueError: If a shape or the temperature is impossible, or there are not as many seeds as utterances.
         """
-        feats = as_items("the features", feats)
-        seeds = [None] * len(feats) if seeds is None else as_items("the seeds", seeds)
-        if len(seeds) != len(feats):
-            raise ValueError(f"{len(seeds)} seeds for {len(feats)} utterances")
+        feats, seeds = as_batch(feats, seeds, self.n_mels, self.feats_mean)
         scale = check_temperature(self.temperature if temperature is None else temperature)
-        feats = [as_feats(item, self.n_mels, self.feats_mean) for item in feats]
         sources = [NoiseSource(seed) for seed in seeds]
         phases = [first_phase(source) for source in sources]
         sizes = [len(item) * self.hop_length for item in feats]

@@ -12,6 +12,7 @@ import kaldiio
 import numpy as np
 import pytest
 import soundfile
+import torch
 import yaml
 
 import tiny_corpus
@@ -101,12 +102,16 @@ def test_the_same_sets_in_another_place(copy: Path) -> None:
     assert sets["train"]["utterances"] == UTTS and set(sets["valid"]) == {"utterances", "lengths", "speech", "feats"}
 
 
-def test_a_run_of_an_older_version_names_no_sets(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_of_an_older_version_names_no_sets(copy: Path) -> None:
+    checkpoint = copy / "exp/checkpoint.pth"
+    states = torch.load(checkpoint, weights_only=False)
+    del states["options"]["trained_on"]
+    torch.save(states, checkpoint)
     other_features(copy)
-    with monkeypatch.context() as older:
-        older.setattr("flowavenet_plugin.tasks.starting_point.check_same_sets", lambda *_: None)
-        train(copy, copy / "exp")  # as it would have gone on
-    train(copy, copy / "exp", max_epoch=3)
+    train(copy, copy / "exp")  # nothing to compare with
+    other_order(copy)
+    with pytest.raises(ValueError, match="another training set: lengths "):  # from then on there is
+        train(copy, copy / "exp", max_epoch=3)
 
 
 def test_another_set_in_the_middle_of_an_epoch(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

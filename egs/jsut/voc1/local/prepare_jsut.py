@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "local"))
 
-from make_sets import Utterance, add_options, check, write_set  # noqa: E402  (found by the line above)
+from make_sets import Utterance, add_options, check, write_sets  # noqa: E402  (found by the line above)
 
 
 def read_corpus(corpus: Path) -> list[Utterance]:
@@ -46,9 +46,7 @@ def main() -> None:
             (args.valid_set, utterances[args.num_eval : num_held_out]),
             (args.train_set, utterances[num_held_out:]),
         )
-        for name, members in sets:
-            write_set(args.data_dir / name, members)
-            print(f"{args.data_dir / name}: {len(members)} utterances", file=sys.stderr)
+        write_sets(args.data_dir, sets)
     except (ValueError, OSError) as error:
         sys.exit(f"prepare_jsut: error: {error}")
 

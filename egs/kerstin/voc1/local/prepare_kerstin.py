@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "local"))
 
-from make_sets import Utterance, add_options, check, write_set  # noqa: E402  (found by the line above)
+from make_sets import Utterance, add_options, check, write_sets  # noqa: E402  (found by the line above)
 from prepare_ljspeech import read_corpus  # noqa: E402
 
 
@@ -68,9 +68,7 @@ def main() -> None:
         check_version(args.corpus / "metadata.csv", args.sha256)
         sets = make_sets(utterances, args)
         check(utterances, str(args.corpus))
-        for name, members in sets:
-            write_set(args.data_dir / name, members)
-            print(f"{args.data_dir / name}: {len(members)} utterances", file=sys.stderr)
+        write_sets(args.data_dir, sets)
     except (ValueError, OSError) as error:
         sys.exit(f"prepare_kerstin: error: {error}")
 
