@@ -157,6 +157,11 @@ check "and joins the tables" mini --stage 3 --stop_stage 4 --temperatures "" --t
 check "beside natural speech and Griffin-Lim" grep -q "^| eval1 old " "${decoded}/eval1/scoring/results.md"
 check "a model that isn't there" refuses "--trained_model takes name=path" mini --trained_model "old=none.zip"
 
+section "a voice that is refined"
+check "refined: decoding to packing" mini --stage 3 --refine 2 --test_sets eval1 --temperatures "" --griffin_lim false --mel_inversion false
+check "refined: the sound" bash -c "[ \$(grep -c ' refine=2 ' ${exp}/decode_flowavenet_refine2_*/eval1/made_of) -eq 3 ]"
+check "refined: the packed voice" bash -c "python3 -m zipfile -e '${zip}' '${work}/refined' && grep -qx 'refine: 2' '${work}/refined/config.yaml'"
+
 section "a run of ESPnet2's tts_inference"
 run=${work}/tts/exp/tts_x/decode_y/eval1
 mkdir -p "${run}/norm"
