@@ -45,8 +45,8 @@ def trained_precision(
     """
     from flowavenet_plugin import load_vocoder
     from flowavenet_plugin.data.scp import open_feats
+    from flowavenet_plugin.vocoder.noise import NoiseSource
     from flowavenet_plugin.vocoder.seeds import noise_seed
-    from flowavenet_plugin.vocoder.streaming import NoiseSource
 
     vocoder = load_vocoder(model_file, device=device, refine=0)
     if not hasattr(vocoder, "flow"):

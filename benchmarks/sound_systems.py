@@ -23,9 +23,9 @@ from flowavenet_plugin.evaluation.griffin_lim import GriffinLim
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
 from flowavenet_plugin.vocoder.loading import read_config, read_tensors, unpacked
 from flowavenet_plugin.vocoder.mel_inversion_vocoder import MelInversionVocoder
+from flowavenet_plugin.vocoder.noise import NoiseSource
 from flowavenet_plugin.vocoder.refined_vocoder import RefinedVocoder
 from flowavenet_plugin.vocoder.seeds import noise_seed
-from flowavenet_plugin.vocoder.streaming import NoiseSource
 
 #: Of HiFi-GAN's published weights.
 HIFIGAN = dict(fs=22050, n_fft=1024, hop_length=256, n_mels=80, fmin=0, fmax=8000)

@@ -27,8 +27,8 @@ from flowavenet_plugin.evaluation.metrics import log_spectral_distance
 from flowavenet_plugin.evaluation.spectral import log_mel_distance
 from flowavenet_plugin.vocoder.denoiser import QUIET, Denoiser, constant_tones
 from flowavenet_plugin.vocoder.flowavenet_vocoder import FloWaveNetVocoder
+from flowavenet_plugin.vocoder.noise import NoiseSource
 from flowavenet_plugin.vocoder.seeds import noise_seed
-from flowavenet_plugin.vocoder.streaming import NoiseSource
 
 #: A tone that stands so far above its neighbourhood counts.
 AUDIBLE = 6.0

@@ -97,7 +97,11 @@ class LinearPrediction(nn.Module):
         Returns:
             Residual, shape (B, T), zero beyond ``lengths``; log|det dresidual/dx| per item in nats, shape (B,).
         """
-        filters = self._all_filters(feats, cond, lengths)
+        return self.whiten(x, self.all_filters(feats, cond, lengths), lengths)
+
+    @own_arithmetic
+    def whiten(self, x: Tensor, filters: Filters, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As :meth:`forward`, by the filters of :meth:`all_filters`."""
         batch, size, order = x.shape[0], x.shape[1], self.order
         inside = None if lengths is None else torch.arange(size, device=x.device) < lengths[:, None]
         x = x if inside is None else x.masked_fill(~inside, 0)
@@ -116,7 +120,11 @@ class LinearPrediction(nn.Module):
 
         The gradient of the residual costs as much as this; that of what makes the filters only what they cost.
         """
-        filters = self._all_filters(feats, cond, lengths)
+        return self.color(residual, self.all_filters(feats, cond, lengths), lengths)
+
+    @own_arithmetic
+    def color(self, residual: Tensor, filters: Filters, lengths: Tensor | None = None) -> Tensor:
+        """Undo :meth:`whiten`; arguments as there."""
         batch, size = residual.shape
         weights, correlation = (part.unflatten(0, (batch, -1)) for part in filters)
         x = Recursion.apply(residual.reshape(batch, -1, self.block), weights, correlation[:, 0])
@@ -162,7 +170,8 @@ class LinearPrediction(nn.Module):
         weights = torch.cat([-taps.flip(1), torch.ones_like(taps[:, :1])], dim=1)
         return Filters(weights * error.rsqrt()[:, None], correlation[:, :-1])
 
-    def _all_filters(self, feats: Tensor, cond: Tensor, lengths: Tensor | None) -> Filters:
+    @own_arithmetic
+    def all_filters(self, feats: Tensor, cond: Tensor, lengths: Tensor | None) -> Filters:
         """Compute the filters of whole utterances, in the order of (B, frames, blocks)."""
         batch, frames = feats.shape[:2]
         places = torch.arange(frames, device=feats.device).expand(batch, -1)

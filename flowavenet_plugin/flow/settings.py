@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 #: One value, or one of each block.
 PerBlock = int | Sequence[int]
 Class = TypeVar("Class", bound=type)
+#: What becomes sound: standard normal noise; or pulses at the pitch as its mean where speech is voiced.
+SOURCES = ("noise", "pulses")
 
 
 def _setting(default: object, meaning: str) -> Any:
@@ -108,6 +110,29 @@ class VocoderSettings(FlowSettings):
     prediction_order: int = _setting(0, "samples that a linear prediction from the features looks back; 0: none")
     prediction_channels: int = _setting(128, "channels of the network that tells its spectrum")
     mel_range: Sequence[float] = _setting((80.0, 7600.0), "lowest and highest frequency of the features in Hz")
+    source: str = _setting("noise", "what becomes sound: noise, or pulses (at the pitch, and noise)")
+    likelihood_weight: float = _setting(1.0, "weight of the negative log-likelihood (nats/sample) in the loss")
+    sampled_weight: float = _setting(0.0, "weight of the distance in spectra of sampled speech from the recording")
+    adversarial_weight: float = _setting(
+        0.0, "weight of what discriminators think of sampled speech; 0: there are none"
+    )
+    discriminator_channels: int = _setting(
+        32, "channels of the discriminators' first layers; the last have 16 times so many"
+    )
+    blur: float = _setting(0.0, "share of training segments whose features are smoothed, as a TTS model's are")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.source not in SOURCES:
+            raise ValueError(f"source must be one of {', '.join(SOURCES)}, not {self.source!r}")
+        if self.source != "noise" and self.prediction_order == 0:
+            raise ValueError(f"source={self.source} needs a linear prediction: prediction_order is 0")
+        for name in ("likelihood_weight", "sampled_weight", "adversarial_weight", "blur"):
+            value = getattr(self, name)
+            if not (0 <= value < math.inf) or (name == "blur" and value > 1):
+                raise ValueError(f"{name} must be a number from 0{' to 1' if name == 'blur' else ''}, not {value}")
+        if not (self.likelihood_weight or self.sampled_weight or self.adversarial_weight):
+            raise ValueError("likelihood_weight, sampled_weight and adversarial_weight are all 0: nothing is learnt")
 
     @property
     def flow(self) -> dict[str, Any]:

@@ -87,6 +87,10 @@ def starting_weights(text: str, model: nn.Module, ignore_mismatch: bool = False)
         {PREFIX + _join(wanted.target, name): value for name, value in side.items() if wanted.keeps(name)}
         for side in (states, part)
     )
+    # Parts that only training has may come with the weights, or begin anew.
+    own = tuple(PREFIX + name for name in model.vocoder.training_only)
+    found = {name: value for name, value in found.items() if name in expected or not name.startswith(own)}
+    expected = {name: value for name, value in expected.items() if name in found or not name.startswith(own)}
     if ignore_mismatch:
         found = _fitting(found, expected, text)
         if not found:

@@ -138,6 +138,8 @@ class VocoderTask(AbsTask):
         vocoder_class = vocoder_choices.get_class(args.vocoder)
         args.vocoder_conf = {**_plain(get_default_kwargs(vocoder_class)), **args.vocoder_conf}
         vocoder = vocoder_from_config(vars(args))
+        vocoder.set_features(args.feats_extract, args.feats_extract_conf)
+        vocoder.for_training()
         if args.feats_stats is not None:
             _load_feats_stats(vocoder, args.feats_stats)
         return ESPnetVocoderModel(vocoder)

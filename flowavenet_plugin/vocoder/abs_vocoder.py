@@ -23,6 +23,7 @@ class AbsVocoder(nn.Module, ABC):
         state_is_whole: Whether parameters and buffers are all tensors of the class: it is then loaded without memory
             for weights that are replaced at once.
         changeable: Options of the constructor that may change while a run of training goes on.
+        training_only: How the names of parameters begin that only training has: loading leaves them out.
         trainable: Whether there is anything to train.
         exact_stream: Whether a stream's pieces, joined, are the sound of the whole.
         feats_extract: Type of the features.
@@ -31,6 +32,7 @@ class AbsVocoder(nn.Module, ABC):
 
     state_is_whole = False
     changeable: Sequence[str] = ()
+    training_only: Sequence[str] = ()
     trainable = True
     exact_stream = True
     feats_extract: str
@@ -88,6 +90,9 @@ class AbsVocoder(nn.Module, ABC):
         Args:
             dtype: Precision of the sound to come, for classes that know several.
         """
+
+    def for_training(self) -> None:
+        """Make what only training needs, where a class has such parts; their names begin as ``training_only`` says."""
 
     @abstractmethod
     def loss(

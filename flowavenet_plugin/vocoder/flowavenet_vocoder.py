@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowavenet_plugin.flow.arithmetic import full_precision, own_arithmetic, usable
+from flowavenet_plugin.flow.arithmetic import arithmetic, full_precision, own_arithmetic, usable
 from flowavenet_plugin.flow.flowavenet import FloWaveNet
 from flowavenet_plugin.flow.prediction import LinearPrediction
 from flowavenet_plugin.flow.settings import VocoderSettings, takes
@@ -19,7 +19,14 @@ from flowavenet_plugin.flow.synthesis import PreparedFlow
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
 from flowavenet_plugin.vocoder.checks import as_batch, as_feats, as_noise, as_waveform, check_temperature, sample_counts
 from flowavenet_plugin.vocoder.folded import FoldedWeights
-from flowavenet_plugin.vocoder.streaming import NoiseSource, Synthesis
+from flowavenet_plugin.vocoder.inversion.pieces import in_chunks, working_dtype
+from flowavenet_plugin.vocoder.inversion.start import PITCH_CONTEXT
+from flowavenet_plugin.vocoder.noise import NoiseSource, first_phase
+from flowavenet_plugin.vocoder.source import at
+from flowavenet_plugin.vocoder.source.session import SourceSession
+from flowavenet_plugin.vocoder.streaming import Synthesis
+from flowavenet_plugin.vocoder.training.adversarial import Adversary
+from flowavenet_plugin.vocoder.training.objective import Batch, Tables, batch_loss
 
 
 @takes(VocoderSettings, "fs", "hop_length", "n_mels")
@@ -33,7 +40,8 @@ class FloWaveNetVocoder(AbsVocoder):
     """
 
     state_is_whole = True
-    changeable = ("temperature", "reversible")
+    changeable = ("temperature", "reversible", "likelihood_weight", "sampled_weight", "blur")
+    training_only = ("adversary.",)
 
     def __init__(self, fs: int, hop_length: int, n_mels: int, **settings: Any) -> None:
         """Build the vocoder.
@@ -48,7 +56,8 @@ class FloWaveNetVocoder(AbsVocoder):
             ValueError: If the scales don't make ``hop_length``, or a size is out of range.
         """
         super().__init__(fs, hop_length, n_mels)
-        given = VocoderSettings(n_mels=n_mels, **settings)
+        #: What it was built of.
+        self.settings = given = VocoderSettings(n_mels=n_mels, **settings)
         if given.hop_length != hop_length:
             raise ValueError(
                 f"upsample_scales {list(given.upsample_scales)} give {given.hop_length} samples per frame, but the "
@@ -64,6 +73,10 @@ class FloWaveNetVocoder(AbsVocoder):
             self.prediction = LinearPrediction(*sizes, (given.mel_range[0], given.mel_range[1]))
         self.temperature = check_temperature(given.temperature)
         self.flow = FloWaveNet(**given.flow)
+        #: Discriminators, in training only.
+        self.adversary: Adversary | None = None
+        self.exact_stream = given.source == "noise"  # the pitch is read with some context only
+        self._made: dict[tuple[torch.dtype, torch.device], Tables] = {}
 
     @property
     def device(self) -> torch.device:
@@ -76,7 +89,8 @@ class FloWaveNetVocoder(AbsVocoder):
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Return the negative log-likelihood per sample in nats, averaged over all samples of the batch.
 
-        Arguments and return values as in :meth:`AbsVocoder.loss`; the weight is the number of samples.
+        Arguments and return values as in :meth:`AbsVocoder.loss`; the weight is the number of samples. Settings may ask
+        for more terms, see :mod:`vocoder.training.objective`.
 
         Raises:
             ValueError: If an item's waveform and features don't fit each other (seen for lengths on the CPU only), or
@@ -85,18 +99,35 @@ class FloWaveNetVocoder(AbsVocoder):
         self._folded.need_originals("train or to score with")
         wav, feats, size = usable(wav), usable(feats), feats.shape[1] * self.hop_length
         wav_lengths, whole = sample_counts(wav, feats, wav_lengths, feats_lengths, self.hop_length)
-        x = F.pad(wav, (0, size - wav.shape[1]))[:, None]  # (B, 1, frames * hop_length); a negative pad cuts
-        lengths, cond, outer = None if whole else wav_lengths, self.normalize(feats), 0.0
-        if self.prediction is not None:
-            x, outer = self.prediction(x[:, 0], feats, cond, lengths)
-            x = x[:, None]
-        noise, logdet = self.flow(x, cond.transpose(1, 2), lengths)
-        logdet, count = logdet + outer, wav_lengths.sum()
-        log_p = -0.5 * noise.square().sum() / count - 0.5 * math.log(2 * math.pi)
-        logdet = logdet.sum() / count
-        loss = -(log_p + logdet)
-        stats = dict(loss=loss, log_likelihood=-loss, log_p=log_p, logdet=logdet)
+        count = wav_lengths.sum()
+        wav = F.pad(wav, (0, size - wav.shape[1]))  # (B, frames * hop_length); a negative pad cuts
+        loss, stats = batch_loss(self, Batch(wav, feats, None if whole else wav_lengths, count))
         return loss, {name: value.detach() for name, value in stats.items()}, count.to(loss.dtype)
+
+    def for_training(self) -> None:
+        """See :meth:`AbsVocoder.for_training`."""
+        if self.settings.adversarial_weight and self.adversary is None:
+            self.adversary = Adversary(self.settings.discriminator_channels).to(self.feats_mean)
+
+    def tables(self) -> Tables:
+        """Return what computes sources and distances, in single or double precision and where the vocoder is."""
+        like = self.feats_mean
+        key = working_dtype(like), like.device
+        if key not in self._made:
+            with arithmetic(torch.device("cpu")), torch.device("cpu"):
+                made = Tables.of(self.settings, self.feats_extract, self.feats_extract_conf)
+            self._made[key] = made.to(like.device, key[0])
+        return self._made[key]
+
+    def set_features(self, kind: str, conf: Mapping[str, Any]) -> None:
+        """Tell how the features are made; see :meth:`AbsVocoder.set_features`.
+
+        Raises:
+            ValueError: If a source can't be made of such features, or sampled speech not compared by them.
+        """
+        super().set_features(kind, conf)
+        self._made = {}
+        self.tables()
 
     @own_arithmetic
     @torch.no_grad()
@@ -116,7 +147,7 @@ class FloWaveNetVocoder(AbsVocoder):
                 cleaner. Default: the constructor's for noise that is drawn here, 1 for noise that is given.
             seed: Seed of the noise: a whole number from 0, or a sequence of them. The same seed gives the same
                 waveform on the same device. Default: from torch's global generator.
-            noise: The noise itself, standard normal, shape (frames * hop_length,).
+            noise: The noise itself, standard normal, shape (frames * hop_length,); pulses begin at phase 0.
             dtype: Precision inside the WaveNets, see :meth:`prepare`.
 
         Returns:
@@ -127,12 +158,10 @@ class FloWaveNetVocoder(AbsVocoder):
         """
         feats = as_feats(feats, self.n_mels, self.feats_mean)
         if noise is None:
-            noise = NoiseSource(seed).draw(len(feats) * self.hop_length).to(feats)
-            temperature = self.temperature if temperature is None else temperature
-        else:
-            noise = as_noise(noise, len(feats), self.hop_length, seed, feats)
-        noise = noise * check_temperature(1.0 if temperature is None else temperature)
-        return self._synthesise(noise[None], feats[None], None, dtype)[0]
+            return self.inference_batch([feats], temperature, [seed], dtype)[0]
+        noise = as_noise(noise, len(feats), self.hop_length, seed, feats)
+        scale = check_temperature(1.0 if temperature is None else temperature)
+        return self._synthesise([feats], [noise], [0.0], scale, dtype)[0]
 
     @own_arithmetic
     @torch.no_grad()
@@ -161,13 +190,10 @@ class FloWaveNetVocoder(AbsVocoder):
         scale = check_temperature(self.temperature if temperature is None else temperature)
         if not feats:
             return []
-        sizes = [len(item) * self.hop_length for item in feats]
-        noise = [scale * NoiseSource(seed).draw(size).to(feats[0]) for size, seed in zip(sizes, seeds, strict=True)]
-        padded = torch.nn.utils.rnn.pad_sequence(feats, batch_first=True)
-        noise = torch.nn.utils.rnn.pad_sequence(noise, batch_first=True)
-        lengths = None if min(sizes) == max(sizes) else torch.tensor(sizes, device=padded.device)
-        wavs = self._synthesise(noise, padded, lengths, dtype)
-        return [wav[:size] for wav, size in zip(wavs, sizes, strict=True)]
+        sources = [NoiseSource(seed) for seed in seeds]
+        phases = [0.0 if self.exact_stream else first_phase(source) for source in sources]
+        noise = [source.draw(len(item) * self.hop_length).to(item) for source, item in zip(sources, feats, strict=True)]
+        return self._synthesise(feats, noise, phases, scale, dtype)
 
     def stream(
         self,
@@ -198,18 +224,22 @@ class FloWaveNetVocoder(AbsVocoder):
         scale = check_temperature(self.temperature if temperature is None else temperature)
         if chunk_frames < 1:
             raise ValueError(f"chunk_frames must be at least 1, not {chunk_frames}")
-        synthesis = Synthesis(self.prepare(dtype), self.prediction, NoiseSource(seed), scale, chunk_frames)
-        for piece in feats:
-            if getattr(piece, "shape", (1,))[:1] != (0,):
-                piece = as_feats(piece, self.n_mels, self.feats_mean)
-                yield from synthesis.push(piece, self.normalize(piece))
+        noise, source = NoiseSource(seed), self.tables().source
+        session = None if source is None else SourceSession(source, first_phase(noise))
+        synthesis = Synthesis(self.prepare(dtype), self.prediction, noise, scale, chunk_frames)
+        for piece, final in in_chunks(feats, chunk_frames, self.n_mels, self.feats_mean):
+            latent = None
+            if session is not None:
+                piece, latent = session.push(piece, final)
+            yield from synthesis.push(piece, self.normalize(piece), latent)
         yield from synthesis.finish()
 
     @property
     def look_ahead(self) -> int:
         """Frames after a frame that its sound may depend on."""
         reach = self.flow.column - 1 if self._causal else self.flow.receptive_field
-        return math.ceil(reach / self.hop_length) + self.flow.upsampler.reach
+        reach = math.ceil(reach / self.hop_length) + self.flow.upsampler.reach
+        return reach if self.exact_stream else reach + PITCH_CONTEXT + 1  # in_chunks keeps one back: it may be the last
 
     def prepare(self, dtype: torch.dtype | None = None) -> PreparedFlow:
         """Fold the weights for inference, unless that is done already; all that makes sound comes here by itself.
@@ -274,8 +304,26 @@ class FloWaveNetVocoder(AbsVocoder):
             stats = self.loss(wav[None], feats[None], samples, frames)[1]
         return stats["log_likelihood"]
 
-    def _synthesise(self, noise: Tensor, feats: Tensor, lengths: Tensor | None, dtype: torch.dtype | None) -> Tensor:
-        """Turn noise (B, samples) and features (B, frames, n_mels) into sound (B, samples)."""
-        cond = self.normalize(feats)
-        wav = self._inverse(dtype)(noise[:, None], cond.transpose(1, 2), lengths)[:, 0]
-        return wav if self.prediction is None else self.prediction.inverse(wav, feats, cond, lengths)
+    def _synthesise(
+        self,
+        feats: list[Tensor],
+        noise: list[Tensor],
+        phases: list[float],
+        temperature: float,
+        dtype: torch.dtype | None,
+    ) -> list[Tensor]:
+        """Turn features (frames, n_mels), standard normal noise (samples,) and first phases of pulses into sound."""
+        frames = [len(item) for item in feats]
+        sizes = [count * self.hop_length for count in frames]
+        padded = torch.nn.utils.rnn.pad_sequence(feats, batch_first=True)
+        drawn = torch.nn.utils.rnn.pad_sequence(noise, batch_first=True)
+        lengths = None if min(sizes) == max(sizes) else torch.tensor(sizes, device=padded.device)
+        source, latent = self.tables().source, None
+        if source is not None:
+            phase = torch.tensor(phases, dtype=torch.float64, device=padded.device)[:, None]
+            latent = source.of_feats(padded.to(working_dtype(padded)), frames, phase)
+        drawn, cond = at(latent, drawn, temperature).to(padded), self.normalize(padded)
+        wav = self._inverse(dtype)(drawn[:, None], cond.mT, lengths)[:, 0]
+        if self.prediction is not None:
+            wav = self.prediction.inverse(wav, padded, cond, lengths)
+        return [item[:size] for item, size in zip(wav, sizes, strict=True)]

@@ -71,6 +71,7 @@ def _load(
     # Weights are float32, whatever torch.set_default_dtype says at the moment.
     vocoder = _empty_vocoder(config, config_file).float()
     expected = vocoder.state_dict()
+    state_dict = {key: value for key, value in state_dict.items() if not key.startswith(tuple(vocoder.training_only))}
     check_keys(expected, state_dict, model_file, config_file)
     state_dict = {key: value.to(expected[key].dtype) for key, value in state_dict.items()}
     vocoder.load_state_dict(state_dict, assign=any(value.is_meta for value in expected.values()))

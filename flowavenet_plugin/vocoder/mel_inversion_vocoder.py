@@ -17,8 +17,8 @@ from flowavenet_plugin.vocoder.inversion.pieces import in_chunks, working_dtype
 from flowavenet_plugin.vocoder.inversion.refinement import check_iterations, refine
 from flowavenet_plugin.vocoder.inversion.session import CONTEXT, RefinementSession
 from flowavenet_plugin.vocoder.inversion.settings import feature_settings
-from flowavenet_plugin.vocoder.inversion.start import PITCH_CONTEXT, Start, StartSession, first_phase
-from flowavenet_plugin.vocoder.streaming import NoiseSource
+from flowavenet_plugin.vocoder.inversion.start import PITCH_CONTEXT, Start, StartSession
+from flowavenet_plugin.vocoder.noise import NoiseSource, first_phase
 
 #: Counted up when the same seed begins to give another sound: tables made with an earlier one are then made anew.
 VERSION = 1

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,20 +11,8 @@ from flowavenet_plugin.flow.arithmetic import own_arithmetic, usable
 from flowavenet_plugin.flow.prediction import LinearPrediction
 from flowavenet_plugin.flow.prediction_session import PredictionSession
 from flowavenet_plugin.flow.synthesis import PreparedFlow
-
-
-class NoiseSource:
-    """Standard normal noise; the same seed gives the same, however it is cut into pieces and on any device."""
-
-    def __init__(self, seed: int | Sequence[int] | None) -> None:
-        """Start; without a seed the noise comes from torch's global generator."""
-        self._generator = None if seed is None else np.random.default_rng(seed)
-
-    def draw(self, size: int) -> Tensor:
-        """Return the next samples, shape (size,)."""
-        if self._generator is None:
-            return torch.randn(size, dtype=torch.float32, device="cpu")
-        return torch.from_numpy(self._generator.standard_normal(size, dtype=np.float32))
+from flowavenet_plugin.vocoder.noise import NoiseSource
+from flowavenet_plugin.vocoder.source.latent import Latent, at
 
 
 class Synthesis:
@@ -52,12 +39,21 @@ class Synthesis:
         self._prediction = None if prediction is None else PredictionSession(prediction)
         self._hop, self._chunk = flow.hop_length, chunk_frames
         self._noise, self._temperature = noise, temperature
-        self._waiting: list[Tensor] = []  # features and conditioning side by side, (frames, 2 * n_mels)
+        # Features, conditioning and, if there is a source, mean and deviation side by side, (frames, n_mels + ...).
+        self._waiting: list[Tensor] = []
         self._count = 0
 
-    def push(self, feats: Tensor, cond: Tensor) -> Iterator[Tensor]:
-        """Take features (frames, n_mels), as they are and standardised, and yield the sound that is ready."""
-        for piece in torch.cat([feats, cond], dim=1).split(self._chunk):
+    def push(self, feats: Tensor, cond: Tensor, latent: Latent | None = None) -> Iterator[Tensor]:
+        """Take features (frames, n_mels), as they are and standardised, and yield the sound that is ready.
+
+        Args:
+            feats: As they are.
+            cond: Standardised.
+            latent: What the noise is of, shapes (1, frames * hop_length); None: standard normal, always.
+        """
+        parts = [feats, cond, *(part.to(feats).view(-1, self._hop) for part in latent or ())]
+        self._widths = [part.shape[1] for part in parts]
+        for piece in torch.cat(parts, dim=1).split(self._chunk):
             self._waiting.append(piece)
             self._count += len(piece)
             while self._count > self._chunk:  # one frame stays at least, as the end must be marked
@@ -78,8 +74,9 @@ class Synthesis:
     @own_arithmetic
     @torch.no_grad()
     def _run(self, frames: Tensor, final: bool) -> list[Tensor]:
-        feats, cond = usable(frames).chunk(2, dim=1)
-        noise = self._noise.draw(len(feats) * self._hop).to(feats) * self._temperature
+        feats, cond, *latent = usable(frames).split(self._widths, dim=1)
+        noise = self._noise.draw(len(feats) * self._hop).to(feats)
+        noise = at(Latent(*(part.flatten() for part in latent)) if latent else None, noise, self._temperature)
         wav = self._session.push(noise[None], cond[None], final)[0]
         if self._prediction is not None:
             self._prediction.push_frames(feats, cond, final)

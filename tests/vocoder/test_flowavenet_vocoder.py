@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from flowavenet_plugin.vocoder.flowavenet_vocoder import FloWaveNetVocoder
-from flowavenet_plugin.vocoder.streaming import NoiseSource
+from flowavenet_plugin.vocoder.noise import NoiseSource
 
 SIZES = dict(n_block=4, n_flow=2, n_layer=1, filter_size=4, block_per_split=2)
 RATES = {(16000, 200): (10, 20), (22050, 256): (16, 16), (24000, 300): (15, 20), (44100, 512): (16, 32)}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from flowavenet_plugin.vocoder.flowavenet_vocoder import FloWaveNetVocoder
-from flowavenet_plugin.vocoder.streaming import NoiseSource
+from flowavenet_plugin.vocoder.noise import NoiseSource
 
 
 def vocoder(causal: bool = False, **options: object) -> FloWaveNetVocoder:

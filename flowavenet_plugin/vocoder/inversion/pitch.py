@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torchaudio
 from torch import Tensor, nn
 
 from flowavenet_plugin.vocoder.inversion.analysis import FeatureAnalysis
@@ -57,7 +58,8 @@ class PitchReader(nn.Module):
             settings: Of the features.
         """
         super().__init__()
-        self.low = FeatureAnalysis(settings, low_divisor(settings))
+        self._divisor = low_divisor(settings)
+        self.low = FeatureAnalysis(settings, self._divisor)
         count = int(math.log2(HIGHEST / LOWEST) * PER_OCTAVE) + 1
         pitches = LOWEST * 2 ** (torch.arange(count, dtype=torch.float64) / PER_OCTAVE)
         warped = torch.linspace(*(math.log2(1 + edge / 229) for edge in BAND), POINTS, dtype=torch.float64)
@@ -84,7 +86,15 @@ class PitchReader(nn.Module):
         """
         layout = self.low.layout(frames)
         wav = shaped(self.low, self.low.spectrum(noise[:, : layout.cover.shape[1]], layout), feats, layout)
-        strength, level = self._strength(refine(self.low, wav, feats, ITERATIONS, layout))
+        return self._read(refine(self.low, wav, feats, ITERATIONS, layout), frames)
+
+    def of_recording(self, wav: Tensor, frames: list[int]) -> Pitch:
+        """Read the pitch of recordings, shape (B, frames * the features' ``hop_length``); frames of each item."""
+        low = torchaudio.functional.resample(wav, self._divisor, 1)
+        return self._read(low[:, : wav.shape[1] // self._divisor], frames)
+
+    def _read(self, wav: Tensor, frames: list[int]) -> Pitch:
+        strength, level = self._strength(wav)
         hertz, voiced = torch.empty_like(level), torch.zeros_like(level)
         for item, count in enumerate(frames):
             path = self._path(strength[item, :count], level[item, :count])

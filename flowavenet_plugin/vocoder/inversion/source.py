@@ -27,12 +27,17 @@ def pulses(hertz: Tensor, fs: int, phase: Tensor) -> tuple[Tensor, Tensor]:
         Pulses of power 1, shape (B, samples), and the phase at each sample, shape (B, samples).
     """
     periods = phase + (hertz / fs).cumsum(dim=1)
+    return pulses_at(periods, hertz, fs), periods
+
+
+def pulses_at(periods: Tensor, hertz: Tensor, fs: int) -> Tensor:
+    """Return the pulses of power 1, shape (B, samples), of a phase at each sample: one wherever it is whole."""
     angle = math.pi * periods.remainder(1)
     count = (fs / 2 / hertz).floor()
     below = angle.sin()
     inside = below.abs() > 1e-6
     kernel = torch.where(inside, torch.sin((2 * count + 1) * angle) / torch.where(inside, below, 1), 2 * count + 1)
-    return (kernel - 1) / (2 * count).sqrt(), periods
+    return (kernel - 1) / (2 * count).sqrt()
 
 
 def at_samples(values: Tensor, hop_length: int) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from flowavenet_plugin.vocoder.inversion.analysis import FeatureAnalysis
 from flowavenet_plugin.vocoder.inversion.pitch import Pitch, PitchReader
 from flowavenet_plugin.vocoder.inversion.source import at_samples, mixed, pulses, shaped
-from flowavenet_plugin.vocoder.streaming import NoiseSource
+from flowavenet_plugin.vocoder.noise import NoiseSource, first_phase
 
 #: Frames on either side of those whose pitch is read, while features arrive.
 PITCH_CONTEXT = 24
@@ -72,11 +72,6 @@ class Start(nn.Module):
         """Mix pulses and noise, (B, samples) both, and give them the envelope."""
         layout = self.analysis.layout(frames)
         return shaped(self.analysis, mixed(self.analysis, voice, noise, voiced, layout), feats, layout)
-
-
-def first_phase(noise: NoiseSource) -> float:
-    """Draw the first phase of the pulses, even from 0 to 1."""
-    return 0.5 * math.erfc(float(noise.draw(1)[0]) / math.sqrt(2))
 
 
 class StartSession:

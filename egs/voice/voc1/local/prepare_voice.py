@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Write the data folders of the voice in the box from three corpora: synthesised, bundled with egs/mini, and real.
+"""Write the data folders of the voice in the box from two corpora of real speech: Kerstin's, and clips of LJSpeech.
 
-Training: synthesised clips, the bundled clips that egs/mini trains on, and real clips, repeated up to --real_share.
-Held out: the bundled corpus's sets of egs/mini, 3 clips each, and the last real clips.
+Training: the first utterances of Kerstin's metadata.csv, and clips of LJSpeech, repeated up to --lj_share. Held out:
+the utterances that follow, as in egs/kerstin, and the last clips of LJSpeech.
 """
 
 from __future__ import annotations
@@ -15,9 +15,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "local"))
 
 from make_sets import Utterance, add_options, check, split, write_set  # noqa: E402  (found by the line above)
 from prepare_ljspeech import read_corpus  # noqa: E402
-
-#: Clips of each held-out set of egs/mini.
-BUNDLED = 3
 
 
 def repeat(utterances: list[Utterance], others: int, share: float) -> list[Utterance]:
@@ -34,14 +31,17 @@ def repeat(utterances: list[Utterance], others: int, share: float) -> list[Utter
 
 def make_sets(args: argparse.Namespace) -> None:
     """Read the corpora and write the sets; ValueError for a corpus that can't be read or a share out of range."""
-    if not 0 <= args.real_share < 1:
-        raise ValueError(f"--real_share must be from 0 to below 1, not {args.real_share}")
-    synthesised = read_corpus(args.synthesised, "flac/{id}.flac", "slt")
-    bundled = split(read_corpus(args.bundled, "flac/{id}.flac", "slt"), BUNDLED, BUNDLED)
-    train, dev, test = synthesised + bundled[0], bundled[1], bundled[2]
-    if args.real is not None:
-        real = split(read_corpus(args.real), args.num_dev, args.num_eval)
-        train, dev, test = train + repeat(real[0], len(train), args.real_share), dev + real[1], test + real[2]
+    if not 0 <= args.lj_share < 1:
+        raise ValueError(f"--lj_share must be from 0 to below 1, not {args.lj_share}")
+    kerstin = read_corpus(args.kerstin, "verified/{id}.flac", "kerstin")
+    first, second = args.num_train, args.num_train + args.kerstin_held_out
+    third = second + args.kerstin_held_out
+    if third > len(kerstin):
+        raise ValueError(f"{args.kerstin} has {len(kerstin)} utterances, {third} are needed")
+    train, dev, test = kerstin[:first], kerstin[first:second], kerstin[second:third]
+    if args.lj is not None:
+        clips = split(read_corpus(args.lj), args.num_dev, args.num_eval)
+        train, dev, test = train + repeat(clips[0], len(train), args.lj_share), dev + clips[1], test + clips[2]
     names = [args.train_set, args.valid_set, args.test_sets]
     if len(set(names)) != 3 or len(args.test_sets.split()) != 1:
         raise ValueError(f"three different sets are wanted (training, development, evaluation), got: {' '.join(names)}")
@@ -54,10 +54,11 @@ def make_sets(args: argparse.Namespace) -> None:
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--synthesised", type=Path, required=True, help="folder that make_corpus.py wrote")
-    parser.add_argument("--bundled", type=Path, required=True, help="corpus of egs/mini")
-    parser.add_argument("--real", type=Path, help="folder of real clips: metadata.csv and wavs/")
-    parser.add_argument("--real_share", type=float, default=0.4, help="part of the training list that is real clips")
+    parser.add_argument("--kerstin", type=Path, required=True, help="folder of Kerstin's corpus: metadata.csv, verified/")
+    parser.add_argument("--num_train", type=int, default=760, help="its utterances for training")
+    parser.add_argument("--kerstin_held_out", type=int, default=20, help="those of each held-out set, which follow")
+    parser.add_argument("--lj", type=Path, help="folder of LJSpeech, or of some clips: metadata.csv and wavs/")
+    parser.add_argument("--lj_share", type=float, default=0.25, help="part of the training list that is LJSpeech")
     add_options(parser)
     try:
         make_sets(parser.parse_args())

@@ -1,0 +1,1 @@
+"""What a vocoder is trained by: likelihood, distances of sampled speech, discriminators."""
