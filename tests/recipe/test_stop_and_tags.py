@@ -43,9 +43,10 @@ def recipe(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def hear_interrupt() -> None:
-    """Let a child hear Ctrl-C, also where the tests themselves run in a shell's background, which ignores it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def hear_signals() -> None:
+    """Let a child hear what the tests may ignore themselves: Ctrl-C in a shell's background, SIGHUP under nohup."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def start(recipe: Path, *options: str, **env: str) -> subprocess.Popen:
@@ -58,7 +59,7 @@ def start(recipe: Path, *options: str, **env: str) -> subprocess.Popen:
     for key, value in FEATS.items():
         command += [f"--{key}", str(value)]
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    return subprocess.Popen([*command, *options], env=environment, preexec_fn=hear_interrupt, **pipes)
+    return subprocess.Popen([*command, *options], env=environment, preexec_fn=hear_signals, **pipes)
 
 
 def train(recipe: Path, *options: str) -> str:
