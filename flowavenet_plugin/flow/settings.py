@@ -131,6 +131,8 @@ class VocoderSettings(FlowSettings):
             value = getattr(self, name)
             if not (0 <= value < math.inf) or (name == "blur" and value > 1):
                 raise ValueError(f"{name} must be a number from 0{' to 1' if name == 'blur' else ''}, not {value}")
+        if self.discriminator_channels < 1:
+            raise ValueError(f"discriminator_channels must be at least 1, not {self.discriminator_channels}")
         if not (self.likelihood_weight or self.sampled_weight or self.adversarial_weight):
             raise ValueError("likelihood_weight, sampled_weight and adversarial_weight are all 0: nothing is learnt")
 

@@ -27,6 +27,7 @@ from torch.multiprocessing.spawn import ProcessExitedException
 from flowavenet_plugin.data.features import FEATS_EXTRACTORS, full_settings
 from flowavenet_plugin.data.stats import read_stats
 from flowavenet_plugin.tasks.batches import DealtBatches, batches_of, check_shares, deal, processes_of
+from flowavenet_plugin.tasks.discriminators import Discriminators
 from flowavenet_plugin.tasks.espnet_model import ESPnetVocoderModel
 from flowavenet_plugin.tasks.folder_lock import HELD
 from flowavenet_plugin.tasks.lists import check_lists
@@ -139,7 +140,7 @@ class VocoderTask(AbsTask):
         args.vocoder_conf = {**_plain(get_default_kwargs(vocoder_class)), **args.vocoder_conf}
         vocoder = vocoder_from_config(vars(args))
         vocoder.set_features(args.feats_extract, args.feats_extract_conf)
-        vocoder.for_training()
+        vocoder.for_training(Discriminators)
         if args.feats_stats is not None:
             _load_feats_stats(vocoder, args.feats_stats)
         return ESPnetVocoderModel(vocoder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -91,8 +91,12 @@ class AbsVocoder(nn.Module, ABC):
             dtype: Precision of the sound to come, for classes that know several.
         """
 
-    def for_training(self) -> None:
-        """Make what only training needs, where a class has such parts; their names begin as ``training_only`` says."""
+    def for_training(self, discriminators: Callable[[int], nn.Module]) -> None:
+        """Make what only training needs, where a class has such parts; their names begin as ``training_only`` says.
+
+        Args:
+            discriminators: Makes discriminators of waveforms, of so many channels.
+        """
 
     @abstractmethod
     def loss(

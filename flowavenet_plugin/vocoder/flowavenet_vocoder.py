@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from flowavenet_plugin.flow.arithmetic import arithmetic, full_precision, own_arithmetic, usable
-from flowavenet_plugin.flow.flowavenet import FloWaveNet
-from flowavenet_plugin.flow.prediction import LinearPrediction
+from flowavenet_plugin.flow.arithmetic import own_arithmetic
 from flowavenet_plugin.flow.settings import VocoderSettings, takes
 from flowavenet_plugin.flow.synthesis import PreparedFlow
-from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
-from flowavenet_plugin.vocoder.checks import as_batch, as_feats, as_noise, as_waveform, check_temperature, sample_counts
-from flowavenet_plugin.vocoder.folded import FoldedWeights
-from flowavenet_plugin.vocoder.inversion.pieces import in_chunks, working_dtype
+from flowavenet_plugin.vocoder.checks import as_batch, as_feats, as_noise, check_temperature
+from flowavenet_plugin.vocoder.flow_model import FlowModel
+from flowavenet_plugin.vocoder.inversion.pieces import as_pieces, in_chunks, working_dtype
 from flowavenet_plugin.vocoder.inversion.start import PITCH_CONTEXT
 from flowavenet_plugin.vocoder.noise import NoiseSource, first_phase
 from flowavenet_plugin.vocoder.source import at
 from flowavenet_plugin.vocoder.source.session import SourceSession
 from flowavenet_plugin.vocoder.streaming import Synthesis
-from flowavenet_plugin.vocoder.training.adversarial import Adversary
-from flowavenet_plugin.vocoder.training.objective import Batch, Tables, batch_loss
 
 
 @takes(VocoderSettings, "fs", "hop_length", "n_mels")
-class FloWaveNetVocoder(AbsVocoder):
+class FloWaveNetVocoder(FlowModel):
     """Un-normalised mel-spectrogram in, waveform out, by inverting a :class:`FloWaveNet`; defaults are the paper's.
 
     Features may be tensors or NumPy arrays of any real type, on any device; sound is a tensor of the type and on the
@@ -38,10 +32,6 @@ class FloWaveNetVocoder(AbsVocoder):
     changes nothing, see :mod:`flowavenet_plugin.flow.arithmetic`; only :meth:`loss` lets its WaveNets run in autocast's
     type. Several threads may make sound at the same time.
     """
-
-    state_is_whole = True
-    changeable = ("temperature", "reversible", "likelihood_weight", "sampled_weight", "blur")
-    training_only = ("adversary.",)
 
     def __init__(self, fs: int, hop_length: int, n_mels: int, **settings: Any) -> None:
         """Build the vocoder.
@@ -55,79 +45,10 @@ class FloWaveNetVocoder(AbsVocoder):
         Raises:
             ValueError: If the scales don't make ``hop_length``, or a size is out of range.
         """
-        super().__init__(fs, hop_length, n_mels)
-        #: What it was built of.
-        self.settings = given = VocoderSettings(n_mels=n_mels, **settings)
-        if given.hop_length != hop_length:
-            raise ValueError(
-                f"upsample_scales {list(given.upsample_scales)} give {given.hop_length} samples per frame, but the "
-                f"features' hop_length is {hop_length}"
-            )
-        self._folded = FoldedWeights()
+        super().__init__(fs, hop_length, n_mels, **settings)
         #: Whether whole utterances are synthesised by CUDA graphs on a GPU, see :mod:`flow.synthesis.graphs`.
         self.cuda_graphs = False
-        self._causal = given.causal
-        self.prediction = None
-        if given.prediction_order != 0:
-            sizes = fs, hop_length, n_mels, given.prediction_order, given.prediction_channels
-            self.prediction = LinearPrediction(*sizes, (given.mel_range[0], given.mel_range[1]))
-        self.temperature = check_temperature(given.temperature)
-        self.flow = FloWaveNet(**given.flow)
-        #: Discriminators, in training only.
-        self.adversary: Adversary | None = None
-        self.exact_stream = given.source == "noise"  # the pitch is read with some context only
-        self._made: dict[tuple[torch.dtype, torch.device], Tables] = {}
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.feats_mean.device
-
-    @own_arithmetic
-    def loss(
-        self, wav: Tensor, feats: Tensor, wav_lengths: Tensor | None, feats_lengths: Tensor | None
-    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """Return the negative log-likelihood per sample in nats, averaged over all samples of the batch.
-
-        Arguments and return values as in :meth:`AbsVocoder.loss`; the weight is the number of samples. Settings may ask
-        for more terms, see :mod:`vocoder.training.objective`.
-
-        Raises:
-            ValueError: If an item's waveform and features don't fit each other (seen for lengths on the CPU only), or
-                :meth:`for_inference` was called.
-        """
-        self._folded.need_originals("train or to score with")
-        wav, feats, size = usable(wav), usable(feats), feats.shape[1] * self.hop_length
-        wav_lengths, whole = sample_counts(wav, feats, wav_lengths, feats_lengths, self.hop_length)
-        count = wav_lengths.sum()
-        wav = F.pad(wav, (0, size - wav.shape[1]))  # (B, frames * hop_length); a negative pad cuts
-        loss, stats = batch_loss(self, Batch(wav, feats, None if whole else wav_lengths, count))
-        return loss, {name: value.detach() for name, value in stats.items()}, count.to(loss.dtype)
-
-    def for_training(self) -> None:
-        """See :meth:`AbsVocoder.for_training`."""
-        if self.settings.adversarial_weight and self.adversary is None:
-            self.adversary = Adversary(self.settings.discriminator_channels).to(self.feats_mean)
-
-    def tables(self) -> Tables:
-        """Return what computes sources and distances, in single or double precision and where the vocoder is."""
-        like = self.feats_mean
-        key = working_dtype(like), like.device
-        if key not in self._made:
-            with arithmetic(torch.device("cpu")), torch.device("cpu"):
-                made = Tables.of(self.settings, self.feats_extract, self.feats_extract_conf)
-            self._made[key] = made.to(like.device, key[0])
-        return self._made[key]
-
-    def set_features(self, kind: str, conf: Mapping[str, Any]) -> None:
-        """Tell how the features are made; see :meth:`AbsVocoder.set_features`.
-
-        Raises:
-            ValueError: If a source can't be made of such features, or sampled speech not compared by them.
-        """
-        super().set_features(kind, conf)
-        self._made = {}
-        self.tables()
+        self.exact_stream = self.settings.source == "noise"  # the pitch is read with some context only
 
     @own_arithmetic
     @torch.no_grad()
@@ -225,19 +146,20 @@ class FloWaveNetVocoder(AbsVocoder):
         if chunk_frames < 1:
             raise ValueError(f"chunk_frames must be at least 1, not {chunk_frames}")
         noise, source = NoiseSource(seed), self.tables().source
-        session = None if source is None else SourceSession(source, first_phase(noise))
+        pieces = ((piece, None) for piece in as_pieces(feats, self.n_mels, self.feats_mean))
+        if source is not None:
+            session = SourceSession(source, first_phase(noise))
+            chunks = in_chunks(feats, chunk_frames, self.n_mels, self.feats_mean)
+            pieces = (session.push(chunk, final) for chunk, final in chunks)
         synthesis = Synthesis(self.prepare(dtype), self.prediction, noise, scale, chunk_frames)
-        for piece, final in in_chunks(feats, chunk_frames, self.n_mels, self.feats_mean):
-            latent = None
-            if session is not None:
-                piece, latent = session.push(piece, final)
+        for piece, latent in pieces:
             yield from synthesis.push(piece, self.normalize(piece), latent)
         yield from synthesis.finish()
 
     @property
     def look_ahead(self) -> int:
         """Frames after a frame that its sound may depend on."""
-        reach = self.flow.column - 1 if self._causal else self.flow.receptive_field
+        reach = self.flow.column - 1 if self.settings.causal else self.flow.receptive_field
         reach = math.ceil(reach / self.hop_length) + self.flow.upsampler.reach
         return reach if self.exact_stream else reach + PITCH_CONTEXT + 1  # in_chunks keeps one back: it may be the last
 
@@ -284,25 +206,6 @@ class FloWaveNetVocoder(AbsVocoder):
             self._folded.need_originals("train")
             self._folded.forget()
         return super().train(mode)
-
-    @own_arithmetic
-    @torch.no_grad()
-    def log_likelihood(self, wav: Tensor | np.ndarray, feats: Tensor | np.ndarray) -> Tensor:
-        """Return log p(wav | feats) in nats per sample, 0-dim.
-
-        Args:
-            wav: Waveform, amplitude in [-1, 1], shape (samples,), with (frames - 1) * hop_length <= samples <=
-                frames * hop_length.
-            feats: Un-normalised features, shape (frames, n_mels).
-
-        Raises:
-            ValueError: If the waveform doesn't fit the features, or holds integers.
-        """
-        feats, wav = as_feats(feats, self.n_mels, self.feats_mean), as_waveform(wav, self.feats_mean)
-        samples, frames = torch.tensor(wav.shape), torch.tensor(feats.shape[:1])
-        with full_precision():
-            stats = self.loss(wav[None], feats[None], samples, frames)[1]
-        return stats["log_likelihood"]
 
     def _synthesise(
         self,

@@ -13,7 +13,7 @@ from flowavenet_plugin.flow.arithmetic import arithmetic, own_arithmetic
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
 from flowavenet_plugin.vocoder.checks import as_batch, as_feats, as_noise, check_temperature
 from flowavenet_plugin.vocoder.inversion.analysis import FeatureAnalysis
-from flowavenet_plugin.vocoder.inversion.pieces import in_chunks, working_dtype
+from flowavenet_plugin.vocoder.inversion.pieces import Tables, in_chunks
 from flowavenet_plugin.vocoder.inversion.refinement import check_iterations, refine
 from flowavenet_plugin.vocoder.inversion.session import CONTEXT, RefinementSession
 from flowavenet_plugin.vocoder.inversion.settings import feature_settings
@@ -54,8 +54,7 @@ class MelInversionVocoder(AbsVocoder):
             ValueError: If a number is out of range.
         """
         super().__init__(fs, hop_length, n_mels)
-        #: By precision and device; in a dict, so that what converts the module leaves the tables alone.
-        self._made: dict[tuple[torch.dtype, torch.device], Start] = {}
+        self._tables = Tables(self._make_tables)
         self.iterations, self.temperature = check_iterations(iterations), check_temperature(temperature)
 
     def set_features(self, kind: str, conf: Mapping[str, Any]) -> None:
@@ -66,7 +65,7 @@ class MelInversionVocoder(AbsVocoder):
         """
         feature_settings(kind, conf)
         super().set_features(kind, conf)
-        self._made = {}
+        self._tables = Tables(self._make_tables)
 
     @property
     def device(self) -> torch.device:
@@ -194,12 +193,9 @@ class MelInversionVocoder(AbsVocoder):
             if len(wav):
                 yield wav.to(self.feats_mean)
 
+    def _make_tables(self) -> Start:
+        return Start(FeatureAnalysis(feature_settings(self.feats_extract, self.feats_extract_conf)))
+
     def _start(self) -> Start:
-        """Return what makes the sound, in single or double precision and where the vocoder is."""
-        like = self.feats_mean
-        key = working_dtype(like), like.device
-        if key not in self._made:
-            with arithmetic(torch.device("cpu")), torch.device("cpu"):
-                made = Start(FeatureAnalysis(feature_settings(self.feats_extract, self.feats_extract_conf)))
-            self._made[key] = made.to(like.device, key[0])
-        return self._made[key]
+        """Return what makes the sound."""
+        return self._tables.like(self.feats_mean)

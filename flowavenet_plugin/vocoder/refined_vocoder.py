@@ -13,7 +13,7 @@ from flowavenet_plugin.flow.arithmetic import arithmetic, own_arithmetic
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
 from flowavenet_plugin.vocoder.checks import as_feats, as_items
 from flowavenet_plugin.vocoder.inversion.analysis import FeatureAnalysis
-from flowavenet_plugin.vocoder.inversion.pieces import working_dtype
+from flowavenet_plugin.vocoder.inversion.pieces import Tables
 from flowavenet_plugin.vocoder.inversion.refinement import check_iterations, refine
 from flowavenet_plugin.vocoder.inversion.session import CONTEXT, RefinementSession
 from flowavenet_plugin.vocoder.inversion.settings import feature_settings
@@ -43,8 +43,10 @@ class RefinedVocoder(AbsVocoder):
         del self.feats_mean, self.feats_std  # the vocoder's are found by __getattr__
         self.vocoder = vocoder
         feature_settings(self.feats_extract, self.feats_extract_conf)
-        #: By precision and device; in a dict, so that what converts the module leaves the tables alone.
-        self._analyses: dict[tuple[torch.dtype, torch.device], FeatureAnalysis] = {}
+        self._tables = Tables(self._make_tables)
+
+    def _make_tables(self) -> FeatureAnalysis:
+        return FeatureAnalysis(feature_settings(self.feats_extract, self.feats_extract_conf))
 
     def __getattr__(self, name: str) -> Any:
         """Look up what this class doesn't have at the vocoder.
@@ -69,13 +71,7 @@ class RefinedVocoder(AbsVocoder):
 
     @property
     def _analysis(self) -> FeatureAnalysis:
-        like = self.feats_mean
-        key = working_dtype(like), like.device
-        if key not in self._analyses:
-            with arithmetic(torch.device("cpu")), torch.device("cpu"):
-                made = FeatureAnalysis(feature_settings(self.feats_extract, self.feats_extract_conf))
-            self._analyses[key] = made.to(like.device, key[0])
-        return self._analyses[key]
+        return self._tables.like(self.feats_mean)
 
     @property
     def device(self) -> torch.device:

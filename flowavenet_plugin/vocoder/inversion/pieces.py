@@ -1,19 +1,55 @@
-"""What whole utterances and streams of features have in common."""
+"""What whole utterances and streams of features have in common, and the tables that both compute with."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from flowavenet_plugin.flow.arithmetic import arithmetic
 from flowavenet_plugin.vocoder.checks import as_feats
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def working_dtype(like: Tensor) -> torch.dtype:
     """Return the precision that a vocoder of such weights computes spectra in: single at least."""
     return torch.float64 if like.dtype == torch.float64 else torch.float32
+
+
+class Tables(Generic[Module]):
+    """A module without weights, made when it is first needed, in each precision and on each device.
+
+    It is no part of the vocoder that has it, so that what converts the vocoder leaves the tables alone.
+    """
+
+    def __init__(self, make: Callable[[], Module]) -> None:
+        """Keep what makes the module."""
+        self._make = make
+        self._made: dict[tuple[torch.dtype, torch.device], Module] = {}
+
+    def like(self, weights: Tensor) -> Module:
+        """Return the module for a vocoder of such weights: in single or double precision, and on their device."""
+        key = working_dtype(weights), weights.device
+        if key not in self._made:
+            with arithmetic(torch.device("cpu")), torch.device("cpu"):
+                made = self._make()
+            self._made[key] = made.to(weights.device, key[0])
+        return self._made[key]
+
+
+def as_pieces(feats: Iterable[Tensor | np.ndarray], n_mels: int, like: Tensor) -> Iterator[Tensor]:
+    """Check features that arrive in pieces (frames_i, n_mels), and leave out those without any frame.
+
+    Raises:
+        ValueError: If a shape is impossible, or a value is no finite number.
+    """
+    for piece in feats:
+        if getattr(piece, "shape", (1,))[:1] != (0,):
+            yield as_feats(piece, n_mels, like)
 
 
 def in_chunks(
@@ -36,10 +72,8 @@ def in_chunks(
     if chunk_frames < 1:
         raise ValueError(f"chunk_frames must be at least 1, not {chunk_frames}")
     waiting: list[Tensor] = []
-    for piece in feats:
-        if getattr(piece, "shape", (1,))[:1] == (0,):
-            continue
-        waiting.append(as_feats(piece, n_mels, like))
+    for piece in as_pieces(feats, n_mels, like):
+        waiting.append(piece)
         while sum(map(len, waiting)) > chunk_frames:  # one frame stays at least, as the end must be marked
             joined = torch.cat(waiting)
             waiting = [joined[chunk_frames:]]

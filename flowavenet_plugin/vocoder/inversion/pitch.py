@@ -16,6 +16,7 @@ import torch
 import torchaudio
 from torch import Tensor, nn
 
+from flowavenet_plugin.flow.arithmetic import exact_product
 from flowavenet_plugin.vocoder.inversion.analysis import FeatureAnalysis
 from flowavenet_plugin.vocoder.inversion.refinement import refine
 from flowavenet_plugin.vocoder.inversion.settings import FeatureSettings
@@ -90,7 +91,7 @@ class PitchReader(nn.Module):
 
     def of_recording(self, wav: Tensor, frames: list[int]) -> Pitch:
         """Read the pitch of recordings, shape (B, frames * the features' ``hop_length``); frames of each item."""
-        low = torchaudio.functional.resample(wav, self._divisor, 1)
+        low = torchaudio.functional.resample(wav.double(), self._divisor, 1).to(wav)  # products of float64 are exact
         return self._read(low[:, : wav.shape[1] // self._divisor], frames)
 
     def _read(self, wav: Tensor, frames: list[int]) -> Pitch:
@@ -114,7 +115,7 @@ class PitchReader(nn.Module):
         spectrum = torch.fft.rfft(frames * self._window, self._size).abs()
         level = spectrum.square().sum(dim=2).sqrt()
         root = torch.lerp(spectrum[..., self._places], spectrum[..., self._places + 1], self._share).sqrt_()
-        fit = root @ self._kernel / root.square().sum(dim=2, keepdim=True).sqrt().clamp(min=1e-6)
+        fit = exact_product(root, self._kernel) / root.square().sum(dim=2, keepdim=True).sqrt().clamp(min=1e-6)
         return fit + self._favour, level
 
     def _path(self, strength: Tensor, level: Tensor) -> np.ndarray:

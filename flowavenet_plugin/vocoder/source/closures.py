@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from flowavenet_plugin.flow.arithmetic import exact_product
+
 #: Harmonics that are looked at, phases that are told apart, and the window in seconds.
 HARMONICS, PHASES, WINDOW = 12, 64, 0.05
 #: What a change of the phase by a period costs, from a frame to the next; agreement is at most 1 per frame.
@@ -56,7 +58,7 @@ def _harmonics(residual: Tensor, periods: Tensor, hop_length: int, fs: int) -> T
     for _ in range(HARMONICS):
         wave = wave * turn
         both = F.pad(torch.view_as_real(wave).permute(0, 2, 1), (size // 2, size - size // 2))
-        both = both.unfold(2, size, hop_length)[:, :, : residual.shape[1] // hop_length] @ window
+        both = exact_product(both.unfold(2, size, hop_length)[:, :, : residual.shape[1] // hop_length], window)
         parts.append(torch.complex(both[:, 0], both[:, 1]))
     return torch.stack([torch.zeros_like(parts[0]), *parts], dim=2)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from flowavenet_plugin.flow.arithmetic import exact_product
 from flowavenet_plugin.vocoder.inversion.mel_bands import mel_filters
 from flowavenet_plugin.vocoder.inversion.settings import FeatureSettings
 
@@ -49,7 +50,7 @@ class SpectralDistance(nn.Module):
         for number, (n_fft, hop) in enumerate(self._resolutions):
             ours, theirs = (self._magnitude(x, n_fft, hop, getattr(self, f"_window{number}")) for x in (made, wanted))
             stft = stft + (ours - theirs).norm() / theirs.norm() + (ours.log() - theirs.log()).abs().mean()
-        mels = (self._magnitude(x, *self._mel, self._window) @ self._filters for x in (made, wanted))
+        mels = (exact_product(self._magnitude(x, *self._mel, self._window), self._filters) for x in (made, wanted))
         ours, theirs = (mel.clamp(min=FLOOR).log() for mel in mels)
         return dict(sampled_stft=stft / len(self._resolutions), sampled_mel=(ours - theirs).abs().mean())
 

@@ -25,16 +25,10 @@ START, END = 2048, 1024
 VALIDATION_SEED = 0
 
 
-class Tables(nn.Module):
+class LossTables(nn.Module):
     """What computes sources and distances, where they are asked for; nothing of it is kept in a state dict."""
 
-    def __init__(self, source: PulseSource | None, distance: SpectralDistance | None) -> None:
-        """Keep both."""
-        super().__init__()
-        self.source, self.distance = source, distance
-
-    @classmethod
-    def of(cls, settings: VocoderSettings, kind: str, conf: Mapping[str, Any]) -> Tables:
+    def __init__(self, settings: VocoderSettings, kind: str, conf: Mapping[str, Any]) -> None:
         """Make what a vocoder's settings ask for.
 
         Args:
@@ -45,11 +39,13 @@ class Tables(nn.Module):
         Raises:
             ValueError: If the features aren't of a kind that this works for.
         """
-        if settings.source == "noise" and not settings.sampled_weight:
-            return cls(None, None)
-        features = feature_settings(kind, conf)
-        source = PulseSource(features) if settings.source == "pulses" else None
-        return cls(source, SpectralDistance(features) if settings.sampled_weight else None)
+        super().__init__()
+        self.source: PulseSource | None = None
+        self.distance: SpectralDistance | None = None
+        if settings.source == "pulses":
+            self.source = PulseSource(feature_settings(kind, conf))
+        if settings.sampled_weight:
+            self.distance = SpectralDistance(feature_settings(kind, conf))
 
 
 class Network(Protocol):
@@ -66,7 +62,7 @@ class Network(Protocol):
     def normalize(self, feats: Tensor) -> Tensor:
         """Standardise features."""
 
-    def tables(self) -> Tables:
+    def tables(self) -> LossTables:
         """Return what computes sources and distances."""
 
 

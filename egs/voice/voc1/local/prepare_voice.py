@@ -54,7 +54,7 @@ def make_sets(args: argparse.Namespace) -> None:
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kerstin", type=Path, required=True, help="folder of Kerstin's corpus: metadata.csv, verified/")
+    parser.add_argument("--kerstin", type=Path, required=True, help="folder with metadata.csv and verified/")
     parser.add_argument("--num_train", type=int, default=760, help="its utterances for training")
     parser.add_argument("--kerstin_held_out", type=int, default=20, help="those of each held-out set, which follow")
     parser.add_argument("--lj", type=Path, help="folder of LJSpeech, or of some clips: metadata.csv and wavs/")
