@@ -67,7 +67,7 @@ def collect(args: argparse.Namespace, folder: Path) -> list[str]:
     config_file = args.train_config or args.model_file.parent / "config.yaml"
     refine = read_config(config_file).get("refine", 0) if args.refine is None else args.refine
     vocoder = load_vocoder(args.model_file, config_file, refine=refine)  # which checks it, too
-    shutil.copyfile(args.model_file, folder / args.model_file.name)
+    copy_weights(args.model_file, folder / args.model_file.name, vocoder.training_only)
     config = read_config(config_file)
     # ESPnet2's unpack turns names of packed files into their new paths; the old path would mean nothing elsewhere.
     config["feats_stats"] = pack_stats(args.model_file, vocoder, args.feats_stats, folder)
@@ -91,6 +91,26 @@ def collect(args: argparse.Namespace, folder: Path) -> list[str]:
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
     return sorted({path.name for path in folder.iterdir()} - {"config.yaml", args.model_file.name})
+
+
+def copy_weights(model_file: Path, target: Path, training_only: Sequence[str]) -> None:
+    """Copy weights, byte by byte unless they hold parts that only training has: those are left out.
+
+    Args:
+        model_file: The file, which can be read.
+        target: File to write.
+        training_only: How the names of such parts begin.
+    """
+    import torch
+
+    from flowavenet_plugin.vocoder.loading import read_state_dict
+
+    states = read_state_dict(model_file)
+    kept = {name: value for name, value in states.items() if not name.startswith(tuple(training_only))}
+    if len(kept) == len(states):
+        shutil.copyfile(model_file, target)
+    else:
+        torch.save(kept, target)
 
 
 def copy_results(results_dir: Path, folder: Path, weights: str, refine: int) -> str:

@@ -113,12 +113,8 @@ class VocoderSettings(FlowSettings):
     source: str = _setting("noise", "what becomes sound: noise, or pulses (at the pitch, and noise)")
     likelihood_weight: float = _setting(1.0, "weight of the negative log-likelihood (nats/sample) in the loss")
     sampled_weight: float = _setting(0.0, "weight of the distance in spectra of sampled speech from the recording")
-    adversarial_weight: float = _setting(
-        0.0, "weight of what discriminators think of sampled speech; 0: there are none"
-    )
-    discriminator_channels: int = _setting(
-        32, "channels of the discriminators' first layers; the last have 16 times so many"
-    )
+    adversarial_weight: float = _setting(0.0, "weight of discriminators that judge sampled speech; 0: there are none")
+    discriminator_channels: int = _setting(32, "channels of their first layers; the last have 16 times as many")
     blur: float = _setting(0.0, "share of training segments whose features are smoothed, as a TTS model's are")
 
     def __post_init__(self) -> None:
@@ -131,8 +127,8 @@ class VocoderSettings(FlowSettings):
             value = getattr(self, name)
             if not (0 <= value < math.inf) or (name == "blur" and value > 1):
                 raise ValueError(f"{name} must be a number from 0{' to 1' if name == 'blur' else ''}, not {value}")
-        if self.discriminator_channels < 1:
-            raise ValueError(f"discriminator_channels must be at least 1, not {self.discriminator_channels}")
+        if self.discriminator_channels < 2 or self.discriminator_channels % 2:
+            raise ValueError(f"discriminator_channels must be an even number from 2, not {self.discriminator_channels}")
         if not (self.likelihood_weight or self.sampled_weight or self.adversarial_weight):
             raise ValueError("likelihood_weight, sampled_weight and adversarial_weight are all 0: nothing is learnt")
 

@@ -41,7 +41,8 @@ class Pitch(NamedTuple):
     """Pitch of frames.
 
     Attributes:
-        hertz: Pitch in Hz, also where there is no voice (from the nearest that have one), shape (B, frames).
+        hertz: Pitch in Hz, also where there is no voice (from the nearest that have one), shape (B, frames). Frames
+            beyond an item have its last's, here and in ``voiced``.
         voiced: From 0 (noise) to 1, shape (B, frames).
     """
 
@@ -100,7 +101,8 @@ class PitchReader(nn.Module):
         for item, count in enumerate(frames):
             path = self._path(strength[item, :count], level[item, :count])
             hertz[item, :count], voiced[item, :count] = self._along(path, strength[item, :count])
-            hertz[item, count:] = hertz[item, count - 1]
+            for values in (hertz, voiced):
+                values[item, count:] = values[item, count - 1]
         return Pitch(hertz, voiced)
 
     @property

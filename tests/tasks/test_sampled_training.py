@@ -1,0 +1,99 @@
+"""Training by sampled speech and discriminators on ESPnet2's trainer: resumed, started from other weights, packed."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import tiny_corpus
+from flowavenet_plugin import load_vocoder
+from flowavenet_plugin.bin import pack
+from flowavenet_plugin.bin.vocoder_train import main
+from flowavenet_plugin.tasks.discriminators import PERIODS, Discriminators
+
+#: Settings of the vocoder that trains so, besides those of the corpus.
+CONF = dict(prediction_order=4, mel_range="[0.0,4000.0]", source="pulses", sampled_weight=1.0, discriminator_channels=2)
+ADVERSARIAL = CONF | dict(adversarial_weight=0.2, blur=0.5)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with training and validation sets."""
+    root = tmp_path_factory.mktemp("corpus")
+    tiny_corpus.make_corpus(root / "train")
+    tiny_corpus.make_corpus(root / "valid", n_utts=2)
+    return root
+
+
+@pytest.fixture
+def train(corpus: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that trains in a folder, and returns it."""
+
+    def run(name: str, conf: dict, *more: str, **options: object) -> Path:
+        folder = tmp_path / name
+        command = tiny_corpus.train_options(corpus / "train", corpus / "valid", folder, **options)
+        for key, value in conf.items():
+            command += ["--vocoder_conf", f"{key}={value}"]
+        main([*command, *more])
+        return folder
+
+    return run
+
+
+def tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read saved weights."""
+    return torch.load(path, weights_only=True)
+
+
+def test_it_learns_goes_on_and_speaks(train: Callable[..., Path], tmp_path: Path) -> None:
+    folder = train("exp", ADVERSARIAL, max_epoch=1, ema_decay=0.5)
+    first = tensors(folder / "latest.pth")
+    judges = [name for name in first if ".adversary." in name]
+    assert judges and all(torch.isfinite(value).all() for value in first.values())
+    again = train("exp", ADVERSARIAL, max_epoch=2, ema_decay=0.5)
+    log = (again / "train.log").read_text() if (again / "train.log").exists() else ""
+    second = tensors(folder / "latest.pth")
+    assert any(not torch.equal(first[name], second[name]) for name in judges), log
+    assert any(not torch.equal(first[name], second[name]) for name in first if ".flow." in name)
+    through = train("through", ADVERSARIAL, max_epoch=2, ema_decay=0.5)
+    for name, value in tensors(through / "latest.pth").items():
+        assert torch.equal(value, second[name]), name  # as if it had never stopped
+    for weights in ("valid.loss.best.pth", "ema.pth"):
+        vocoder = load_vocoder(folder / weights)
+        assert vocoder.adversary is None and not vocoder.exact_stream
+        feats = vocoder.feats_mean + torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
+        assert torch.isfinite(vocoder.inference(feats, seed=1)).all()
+    pack.main(["--model_file", str(folder / "ema.pth"), "--outpath", str(tmp_path / "voice.zip")])
+    with zipfile.ZipFile(tmp_path / "voice.zip") as archive, archive.open("ema.pth") as file:
+        packed = torch.load(file, weights_only=True)
+    assert not any("adversary" in name for name in packed)
+    sound = load_vocoder(tmp_path / "voice.zip").inference(feats, seed=1)
+    assert torch.equal(sound, vocoder.inference(feats, seed=1))
+
+
+def test_it_starts_from_weights_of_likelihood_alone_and_the_other_way_round(train: Callable[..., Path]) -> None:
+    plain = train("plain", dict(prediction_order=4, mel_range="[0.0,4000.0]"), max_epoch=1)
+    start = str(plain / "latest.pth")
+    tuned = train("tuned", ADVERSARIAL, "--init_param", start, max_epoch=1, optim_conf="lr=0.0")
+    before, after = tensors(plain / "latest.pth"), tensors(tuned / "latest.pth")
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert any(".adversary." in name for name in after)
+    start = str(tuned / "latest.pth")
+    train("judged", ADVERSARIAL, "--init_param", start, max_epoch=1, optim_conf="lr=0.0")
+    judged = tensors(tuned.with_name("judged") / "latest.pth")
+    assert all(torch.equal(value, judged[name]) for name, value in after.items())  # the judges come along
+    back = train("back", CONF, "--init_param", start, max_epoch=1, optim_conf="lr=0.0")
+    assert set(tensors(back / "latest.pth")) == set(before)
+
+
+def test_discriminators_judge_each_period_and_the_waveform_itself() -> None:
+    judges = Discriminators(2)
+    said = judges(torch.randn(3, 1, 600))
+    assert len(said) == len(PERIODS) + 1
+    assert all(len(layers) > 3 and layers[-1].shape[:1] == (3,) for layers in said)
+    widest = [max(layer.shape[1] for layer in layers) for layers in said]
+    assert max(widest) == 32  # 16 times as many
