@@ -1,8 +1,10 @@
 """Write a trained vocoder as one file that runs without this package: features and noise in, sound out, of any length.
 
 Inputs are "feats", un-normalised log-mel (frames, n_mels), and "noise", standard normal times the temperature
-(frames * hop_length,), both float32; the output is "wav" (frames * hop_length,). What was written is compared with
-torch before it gets its name.
+(frames * hop_length,), both float32; the output is "wav" (frames * hop_length,). A vocoder whose source is pulses has
+two more: "hertz", the pitch (frames,), above 0 also where there is none, and "voiced" (frames,), from 0 to 1; of any
+pitch tracker, or of ``vocoder.tables().source.pitch``. What was written is compared with torch before it gets its
+name.
 """
 
 from __future__ import annotations
@@ -46,6 +48,8 @@ def get_parser() -> argparse.ArgumentParser:
 def exportable(vocoder: nn.Module, kind: str) -> nn.Module:
     """Return a module from feats (frames, n_mels) and noise (samples,) to sound (samples,), weight norm folded in.
 
+    Where the source is pulses, hertz and voiced (frames,) are its further inputs.
+
     The vocoder itself is changed: it can't be trained any more. ``kind`` is that of ``--format``.
     """
     import torch
@@ -53,7 +57,10 @@ def exportable(vocoder: nn.Module, kind: str) -> nn.Module:
     from torch.nn.utils import parametrize
 
     from flowavenet_plugin.flow import exported_prediction
+    from flowavenet_plugin.vocoder.inversion.pitch import Pitch
+    from flowavenet_plugin.vocoder.source import at
 
+    source = vocoder.tables().source
     loop = exported_prediction.scripted_loop if kind == "onnx" else exported_prediction.scanning_loop
 
     class Exported(nn.Module):
@@ -61,8 +68,12 @@ def exportable(vocoder: nn.Module, kind: str) -> nn.Module:
             super().__init__()
             self.vocoder = vocoder
 
-        def forward(self, feats: Tensor, noise: Tensor) -> Tensor:
+        def forward(self, feats: Tensor, noise: Tensor, *pitch: Tensor) -> Tensor:
             cond = vocoder.normalize(feats)
+            if pitch:
+                hertz, voiced = (part[None] for part in pitch)
+                latent, _ = source.of_pitch(Pitch(hertz, voiced), torch.zeros(1, 1, dtype=torch.float64))
+                noise = at(latent, noise[None], 1.0)[0]
             # Where frames aren't whole columns the end must be marked, and always is: a graph has no branches.
             ragged = vocoder.hop_length % vocoder.flow.column
             lengths = torch.full((1,), noise.shape[0]) if ragged else None
@@ -77,39 +88,44 @@ def exportable(vocoder: nn.Module, kind: str) -> nn.Module:
     return Exported().eval().requires_grad_(False)
 
 
-def example(vocoder: nn.Module, frames: int) -> tuple[Tensor, Tensor]:
-    """Return features like those of training, and noise."""
+def example(vocoder: nn.Module, frames: int) -> dict[str, Tensor]:
+    """Return inputs by their names: features like those of training, noise, and a pitch where it is wanted."""
     import torch
 
     generator = torch.Generator().manual_seed(frames)
     feats = vocoder.feats_mean + vocoder.feats_std * torch.randn(frames, vocoder.n_mels, generator=generator)
-    return feats, torch.randn(frames * vocoder.hop_length, generator=generator)
+    inputs = dict(feats=feats, noise=torch.randn(frames * vocoder.hop_length, generator=generator))
+    if vocoder.tables().source is not None:
+        inputs["hertz"] = 100 + 200 * torch.rand(frames, generator=generator)
+        inputs["voiced"] = (torch.rand(frames, generator=generator) > 0.3).float()
+    return inputs
 
 
 def write_onnx(module: nn.Module, path: Path) -> None:
     """Write an ONNX file, weights included or, above 2 GB, beside it."""
     import torch
 
-    dynamic = dict(feats={0: "frames"}, noise={0: "samples"}, wav={0: "samples"})
+    inputs = example(module.vocoder, TRACED)
+    dynamic = {name: {0: "samples" if name == "noise" else "frames"} for name in inputs} | dict(wav={0: "samples"})
     torch.onnx.export(
         module,
-        example(module.vocoder, TRACED),
+        tuple(inputs.values()),
         str(path),
         dynamo=False,
-        input_names=["feats", "noise"],
+        input_names=list(inputs),
         output_names=["wav"],
         dynamic_axes=dynamic,
         opset_version=OPSET,
     )
 
 
-def run_onnx(path: Path, feats: Tensor, noise: Tensor) -> Tensor:
-    """Run an ONNX file on the CPU."""
+def run_onnx(path: Path, **inputs: Tensor) -> Tensor:
+    """Run an ONNX file on the CPU, with inputs by their names."""
     import onnxruntime
     import torch
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return torch.from_numpy(session.run(None, dict(feats=feats.numpy(), noise=noise.numpy()))[0])
+    return torch.from_numpy(session.run(None, {name: value.numpy() for name, value in inputs.items()})[0])
 
 
 def write_torch_export(module: nn.Module, path: Path) -> None:
@@ -128,23 +144,26 @@ def write_torch_export(module: nn.Module, path: Path) -> None:
             f"torch_export needs a hop_length that is a multiple of {module.vocoder.flow.column}, not "
             f"{module.vocoder.hop_length}; --format onnx takes any"
         )
+    if module.vocoder.tables().source is not None:
+        raise ValueError("torch_export can't follow pulses at a pitch of any length; --format onnx can")
     frames = torch.export.Dim("frames", min=1)
-    shapes = dict(feats={0: frames}, noise={0: module.vocoder.hop_length * frames})
+    inputs = example(module.vocoder, TRACED)
+    shapes = [{0: module.vocoder.hop_length * frames if name == "noise" else frames} for name in inputs]
     program = torch.export.export(
         module,
-        example(module.vocoder, TRACED),
-        dynamic_shapes=shapes,
+        tuple(inputs.values()),
+        dynamic_shapes=tuple(shapes),
         strict=False,
         prefer_deferred_runtime_asserts_over_guards=True,
     )
     torch.export.save(program, path)
 
 
-def run_torch_export(path: Path, feats: Tensor, noise: Tensor) -> Tensor:
-    """Run a torch.export archive."""
+def run_torch_export(path: Path, **inputs: Tensor) -> Tensor:
+    """Run a torch.export archive, with inputs in their order."""
     import torch
 
-    return torch.export.load(path).module()(feats, noise)
+    return torch.export.load(path).module()(*inputs.values())
 
 
 def export(args: argparse.Namespace) -> None:
@@ -187,8 +206,8 @@ def compare(module: nn.Module, run: object, path: Path, frames: int) -> float:
     Raises:
         ValueError: If it is too large.
     """
-    feats, noise = example(module.vocoder, frames)
-    expected, got = module(feats, noise), run(path, feats, noise)
+    inputs = example(module.vocoder, frames)
+    expected, got = module(*inputs.values()), run(path, **inputs)
     difference = (got - expected).abs().max().item()
     if not difference <= TOLERANCE * max(1.0, expected.abs().max().item()):
         raise ValueError(f"the exported file differs from torch by {difference} for {frames} frames")

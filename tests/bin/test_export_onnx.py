@@ -12,7 +12,9 @@ import torch
 from flowavenet_plugin import load_vocoder
 from flowavenet_plugin.bin import export_onnx
 from flowavenet_plugin.vocoder.flowavenet_vocoder import FloWaveNetVocoder
+from flowavenet_plugin.vocoder.inversion.pitch import Pitch
 from flowavenet_plugin.vocoder.loading import save_vocoder
+from flowavenet_plugin.vocoder.source import at
 
 can_torch_export = "prefer_deferred_runtime_asserts_over_guards" in signature(torch.export.export).parameters
 needs_torch_export = pytest.mark.skipif(not can_torch_export, reason="torch.export of free lengths needs torch 2.9")
@@ -55,9 +57,9 @@ def test_the_file_is_the_vocoder(tmp_path: Path, kind: str, name: str, scales: l
     run = export_onnx.run_onnx if kind == "onnx" else export_onnx.run_torch_export
     vocoder = load_vocoder(model_file)
     for frames in (1, 2, 37):
-        feats, noise = export_onnx.example(vocoder, frames)
-        expected = vocoder.inference(feats, noise=noise)
-        torch.testing.assert_close(run(output, feats, noise), expected, rtol=0, atol=1e-4)
+        inputs = export_onnx.example(vocoder, frames)
+        expected = vocoder.inference(**inputs)
+        torch.testing.assert_close(run(output, **inputs), expected, rtol=0, atol=1e-4)
     assert [path.name for path in output.parent.iterdir()] == [name]
 
 
@@ -94,3 +96,34 @@ def test_missing_weights_are_named(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as stop:
         export_onnx.main(["--model_file", str(tmp_path / "gone.pth"), "--output", str(tmp_path / "x.onnx")])
     assert "gone.pth" in str(stop.value.code)
+
+
+def test_pulses_are_made_of_a_pitch_that_is_given(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    conf = dict(prediction_order=4, source="pulses", mel_range=[0.0, 4000.0])
+    model_file, output = save(tmp_path, [4, 4], **conf), tmp_path / "x.onnx"
+    export_onnx.main(["--model_file", str(model_file), "--output", str(output)])
+    vocoder = load_vocoder(model_file)
+    source = vocoder.tables().source
+    for frames in (1, 23):
+        inputs = export_onnx.example(vocoder, frames)
+        feats, noise, hertz, voiced = inputs.values()
+        latent, _ = source.of_pitch(Pitch(hertz[None], voiced[None]), torch.zeros(1, 1, dtype=torch.float64))
+        with torch.no_grad():
+            cond = vocoder.normalize(feats)[None]
+            residual = vocoder.flow.inverse(at(latent, noise[None], 1.0)[:, None], cond.mT)[:, 0]
+            expected = vocoder.prediction.inverse(residual, feats[None], cond)[0]
+        torch.testing.assert_close(export_onnx.run_onnx(output, **inputs), expected, rtol=0, atol=1e-4)
+    unvoiced = export_onnx.run_onnx(output, **(inputs | dict(voiced=torch.zeros(23))))
+    assert not torch.allclose(unvoiced, expected, atol=1e-3)
+
+
+@needs_torch_export
+def test_pulses_that_torch_export_cannot_do_are_refused(tmp_path: Path) -> None:
+    model_file = save(tmp_path, [4, 4], prediction_order=4, source="pulses", mel_range=[0.0, 4000.0])
+    with pytest.raises(SystemExit) as stop:
+        export_onnx.main(
+            ["--model_file", str(model_file), "--output", str(tmp_path / "x.pt2"), "--format", "torch_export"]
+        )
+    assert "--format onnx can" in str(stop.value.code)
