@@ -9,5 +9,5 @@ exec ../../../run.sh \
     --recipe_dir "${PWD}" \
     --resample true \
     --lang de \
-    --train_config conf/train_flowavenet_small.yaml \
+    --train_config ../../voice/voc1/conf/train_voice.yaml \
     "$@"

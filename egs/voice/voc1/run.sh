@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
-# The voice in the box: a small model, trained on hours of speech that flite makes from transcripts, with some real clips.
-# Needs flite (Debian: apt-get install flite), transcripts in LJSpeech's metadata.csv and, better, its clips:
-# LJSPEECH=DIR or --db_root DIR names a folder with metadata.csv and wavs/, of all of LJSpeech or a few clips.
-# The held-out clips are those of egs/mini and the last four real ones. Takes all options of the top run.sh.
+# The voice in the box: a small model of real speech, Kerstin's corpus (German, 0.9 GB, downloaded; KERSTIN=DIR names a
+# copy) and clips of LJSpeech where there are some: LJSPEECH=DIR or --db_root DIR names a folder with metadata.csv and
+# wavs/. The first 760 utterances and all but the last four clips are trained on. Takes all options of the top run.sh.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -12,6 +11,7 @@ exec ../../../run.sh \
     --ngpu 0 \
     --nj 2 \
     --inference_nj 2 \
+    --resample true \
     --train_config conf/train_voice.yaml \
     --refine 32 \
     "$@"

@@ -48,4 +48,5 @@ if [ "${stage}" -le 0 ] && [ "${stop_stage}" -ge 0 ]; then
     ${python} "$(dirname "${BASH_SOURCE[0]}")/prepare_kerstin.py" "${options[@]}"
 else
     echo "$0: the corpus is at ${corpus}" >&2
+    echo "${corpus}"
 fi
