@@ -181,6 +181,7 @@ sweep_temperatures() {
     ${inference_cmd} "${voc_exp}/sweep/sweep.log" "${job[@]}" ${python} -m flowavenet_plugin.bin.sweep \
         --model_file "${model_file}" --dump_dir "${dumpdir}/${feats_extract}" --experiment "${voc_exp}" \
         --sets ${decode_sets} --temperatures ${temperatures} --inference_config "${inference_config}" \
+        "--inference_args=${batch_size:+--batch_size ${batch_size} }${inference_args}" \
         ${leave_out:+--leave_out ${leave_out}} --ngpu "${inference_ngpu}" || fail_with_logs "scoring at temperatures" "${voc_exp}/sweep/sweep.log"
     sed -n '/^|/p' "${voc_exp}/sweep/sweep.md"
 }

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import logging
 import math
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -296,7 +295,7 @@ def decoding_settings(
     if config is not None and not config.is_file():
         raise FileNotFoundError(f"--inference_config: no such file: {config}")
     command = [] if config is None else ["--config", str(config)]
-    command += ["--scp=-", "--model_file=-", "--output_dir=-", *shlex.split(arguments)]
+    command += ["--scp=-", "--model_file=-", "--output_dir=-", *vocoder_inference.split_arguments(arguments)]
     options = vocoder_inference.parse_args(command)
     shown = {"temperature": options.temperature, "seed": options.seed}
     if model_file is None:

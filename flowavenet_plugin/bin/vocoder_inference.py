@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -72,6 +73,18 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--ngpu", type=int, default=0, choices=(0, 1), help="number of GPUs")
     parser.add_argument("--log_level", default="INFO", choices=("ERROR", "WARNING", "INFO", "DEBUG"), help="verbosity")
     return parser
+
+
+def split_arguments(arguments: str) -> list[str]:
+    """Split further options of this command, the value of another command's ``--inference_args``.
+
+    Raises:
+        ValueError: If a quotation mark isn't closed.
+    """
+    try:
+        return shlex.split(arguments)
+    except ValueError as error:
+        raise ValueError(f"--inference_args '{arguments}': {error}") from None
 
 
 def parse_args(cmd: Sequence[str] | None = None) -> argparse.Namespace:
