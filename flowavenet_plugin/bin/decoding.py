@@ -60,6 +60,7 @@ class Decoder:
             raise ValueError(f"--denoiser_strength must be a number from 0, not {args.denoiser_strength}")
         if args.cuda_graphs and not args.ngpu:
             raise ValueError("--cuda_graphs true is for GPUs, but --ngpu is 0")
+        vocoder.checks = False  # made here, where utterances have names
         vocoder.for_inference(_precision(vocoder, args))
         vocoder.cuda_graphs = args.cuda_graphs
         self._denoiser = None
@@ -86,8 +87,7 @@ class Decoder:
         key = ", ".join(feats)
         try:
             for key, item in feats.items():
-                warning = check_level(self._vocoder, item)
-                if warning is not None:
+                if (warning := check_level(self._vocoder, item)) is not None:
                     logging.warning(f"{key}: {warning}")
             key = ", ".join(feats)
             wavs = self._synthesise(list(feats.values()))
@@ -147,15 +147,18 @@ def write_sound(
     """Write an utterance's wav file, what it was made of, and its real-time factor.
 
     Raises:
-        ValueError: If samples (numpy) are not finite.
+        ValueError: If samples (numpy) are not finite, or far beyond full scale.
     """
     import numpy as np
 
     from flowavenet_plugin.data.decoded import locked, wav_path, write_wav
     from flowavenet_plugin.data.provenance import add_source
+    from flowavenet_plugin.vocoder.checks import FAR_BEYOND
 
     if not np.isfinite(samples).all():
         raise ValueError(f"utterance {key}: {int((~np.isfinite(samples)).sum())} of {len(samples)} samples not finite")
+    if (peak := np.abs(samples).max()) > FAR_BEYOND:
+        raise ValueError(f"utterance {key}: the sound has a peak of {peak:.6g}, but amplitudes lie in [-1, 1]")
     clipped = int((np.abs(samples) > 1).sum())
     if clipped:
         logging.warning(

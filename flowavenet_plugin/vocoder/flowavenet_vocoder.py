@@ -17,8 +17,9 @@ from flowavenet_plugin.flow.prediction import LinearPrediction
 from flowavenet_plugin.flow.settings import VocoderSettings, takes
 from flowavenet_plugin.flow.synthesis import PreparedFlow
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
-from flowavenet_plugin.vocoder.checks import as_batch, as_feats, as_noise, as_waveform, check_temperature, sample_counts
+from flowavenet_plugin.vocoder.checks import as_noise, as_waveform, check_temperature, sample_counts
 from flowavenet_plugin.vocoder.folded import FoldedWeights
+from flowavenet_plugin.vocoder.level import heard, taken, taken_batch, taken_pieces
 from flowavenet_plugin.vocoder.streaming import NoiseSource, Synthesis
 
 
@@ -33,6 +34,7 @@ class FloWaveNetVocoder(AbsVocoder):
     """
 
     state_is_whole = True
+    checks_itself = True
     changeable = ("temperature", "reversible")
 
     def __init__(self, fs: int, hop_length: int, n_mels: int, **settings: Any) -> None:
@@ -123,16 +125,17 @@ class FloWaveNetVocoder(AbsVocoder):
             Waveform, amplitude in about [-1, 1], shape (frames * hop_length,).
 
         Raises:
-            ValueError: If a shape or the temperature is impossible, or both seed and noise are given.
+            ValueError: If a shape or the temperature is impossible, both seed and noise are given, or
+                ``checks`` refuses.
         """
-        feats = as_feats(feats, self.n_mels, self.feats_mean)
+        feats = taken(self, feats)
         if noise is None:
             noise = NoiseSource(seed).draw(len(feats) * self.hop_length).to(feats)
             temperature = self.temperature if temperature is None else temperature
         else:
             noise = as_noise(noise, len(feats), self.hop_length, seed, feats)
         noise = noise * check_temperature(1.0 if temperature is None else temperature)
-        return self._synthesise(noise[None], feats[None], None, dtype)[0]
+        return heard(self, self._synthesise(noise[None], feats[None], None, dtype)[0])
 
     @own_arithmetic
     @torch.no_grad()
@@ -155,9 +158,10 @@ class FloWaveNetVocoder(AbsVocoder):
             Waveform of each, shape (frames * hop_length,); of none, none.
 
         Raises:
-            ValueError: If a shape or the temperature is impossible, or there are not as many seeds as utterances.
+            ValueError: If a shape or the temperature is impossible, there are not as many seeds as utterances, or
+                ``checks`` refuses.
         """
-        feats, seeds = as_batch(feats, seeds, self.n_mels, self.feats_mean)
+        feats, seeds = taken_batch(self, feats, seeds)
         scale = check_temperature(self.temperature if temperature is None else temperature)
         if not feats:
             return []
@@ -167,7 +171,7 @@ class FloWaveNetVocoder(AbsVocoder):
         noise = torch.nn.utils.rnn.pad_sequence(noise, batch_first=True)
         lengths = None if min(sizes) == max(sizes) else torch.tensor(sizes, device=padded.device)
         wavs = self._synthesise(noise, padded, lengths, dtype)
-        return [wav[:size] for wav, size in zip(wavs, sizes, strict=True)]
+        return [heard(self, wav[:size]) for wav, size in zip(wavs, sizes, strict=True)]
 
     def stream(
         self,
@@ -193,17 +197,16 @@ class FloWaveNetVocoder(AbsVocoder):
             Sound, shape (samples,), whenever there is more of it.
 
         Raises:
-            ValueError: If a shape, the temperature or ``chunk_frames`` is impossible, or no frame arrives.
+            ValueError: If a shape, the temperature or ``chunk_frames`` is impossible, no frame arrives, or ``checks``
+                refuses.
         """
         scale = check_temperature(self.temperature if temperature is None else temperature)
         if chunk_frames < 1:
             raise ValueError(f"chunk_frames must be at least 1, not {chunk_frames}")
         synthesis = Synthesis(self.prepare(dtype), self.prediction, NoiseSource(seed), scale, chunk_frames)
-        for piece in feats:
-            if getattr(piece, "shape", (1,))[:1] != (0,):
-                piece = as_feats(piece, self.n_mels, self.feats_mean)
-                yield from synthesis.push(piece, self.normalize(piece))
-        yield from synthesis.finish()
+        for piece in taken_pieces(self, feats):
+            yield from (heard(self, wav) for wav in synthesis.push(piece, self.normalize(piece)))
+        yield from (heard(self, wav) for wav in synthesis.finish())
 
     @property
     def look_ahead(self) -> int:
@@ -268,7 +271,7 @@ class FloWaveNetVocoder(AbsVocoder):
         Raises:
             ValueError: If the waveform doesn't fit the features, or holds integers.
         """
-        feats, wav = as_feats(feats, self.n_mels, self.feats_mean), as_waveform(wav, self.feats_mean)
+        feats, wav = taken(self, feats), as_waveform(wav, self.feats_mean)
         samples, frames = torch.tensor(wav.shape), torch.tensor(feats.shape[:1])
         with full_precision():
             stats = self.loss(wav[None], feats[None], samples, frames)[1]

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-import numpy as np
 import torch
 from torch import Tensor
-
-from flowavenet_plugin.vocoder.checks import as_feats
 
 
 def working_dtype(like: Tensor) -> torch.dtype:
@@ -16,30 +13,24 @@ def working_dtype(like: Tensor) -> torch.dtype:
     return torch.float64 if like.dtype == torch.float64 else torch.float32
 
 
-def in_chunks(
-    feats: Iterable[Tensor | np.ndarray], chunk_frames: int, n_mels: int, like: Tensor
-) -> Iterator[tuple[Tensor, bool]]:
+def in_chunks(feats: Iterable[Tensor], chunk_frames: int) -> Iterator[tuple[Tensor, bool]]:
     """Cut features that arrive in pieces of any size into chunks of equal size.
 
     Args:
-        feats: Pieces, shape (frames_i, n_mels).
+        feats: Pieces, none of them empty, shape (frames_i, n_mels).
         chunk_frames: Frames of a chunk; the last may be shorter.
-        n_mels: Mel bands.
-        like: Whose type and device the chunks get.
 
     Yields:
         A chunk (frames, n_mels), and whether it is the last.
 
     Raises:
-        ValueError: If a shape or ``chunk_frames`` is impossible, or no frame arrives.
+        ValueError: If ``chunk_frames`` is impossible, or no frame arrives.
     """
     if chunk_frames < 1:
         raise ValueError(f"chunk_frames must be at least 1, not {chunk_frames}")
     waiting: list[Tensor] = []
     for piece in feats:
-        if getattr(piece, "shape", (1,))[:1] == (0,):
-            continue
-        waiting.append(as_feats(piece, n_mels, like))
+        waiting.append(piece)
         while sum(map(len, waiting)) > chunk_frames:  # one frame stays at least, as the end must be marked
             joined = torch.cat(waiting)
             waiting = [joined[chunk_frames:]]
