@@ -172,7 +172,10 @@ def compare(
             usable, remarks = usable_metrics(fs, leave_out)
         speech, alone = Speech(wav, fs), [metric for metric in usable if metric.alone]
         others = [Speech(read_synthesised(system, utt, wav, fs, tolerance), fs) for system in systems]
-        figures = [score(speech, other, usable) for other in others] + [score(speech, speech, alone)]
+        try:
+            figures = [score(speech, other, usable) for other in others] + [score(speech, speech, alone)]
+        except ValueError as error:
+            raise ValueError(f"{utt}: {error}") from error
         for found, scored in zip(values, figures, strict=True):
             for name, value in scored.items():
                 found.setdefault(name, {})[utt] = value
