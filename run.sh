@@ -128,7 +128,11 @@ prepare_data() {
 }
 
 extract_features() {
-    local name jobs parts out job
+    local name jobs parts out job trained_on_them=()
+    # Options of the command line may make another model of it: then training alone can tell.
+    if runs 2 && ! "${skip_train}" && [[ ${train_args} != *--vocoder* ]]; then
+        trained_on_them=(--train_config "${train_config}")
+    fi
     for name in ${all_sets}; do
         out=${dumpdir}/${feats_extract}/${name}
         log "Stage 1: ${feats_extract} features of data/${name}, writes ${out}"
@@ -141,7 +145,7 @@ extract_features() {
         ${train_cmd} JOB=1:"${jobs}" "${out}/log/extract_feats.JOB.log" \
             "${job[@]}" ${python} -m flowavenet_plugin.bin.extract_feats \
             --wav_scp "${out}/split${jobs}/wav.JOB.scp" --output_dir "${out}/split${jobs}/JOB" --merged_dir "${out}" \
-            --resample "${resample}" --skip_bad_utts "${skip_bad_utts}" "${feats_options[@]}" \
+            --resample "${resample}" --skip_bad_utts "${skip_bad_utts}" "${feats_options[@]}" "${trained_on_them[@]}" \
             || fail_with_logs "feature extraction of data/${name}" "${out}"/log/extract_feats.*.log
         parts=()
         for ((i = 1; i <= jobs; i++)); do parts+=("${out}/split${jobs}/${i}"); done

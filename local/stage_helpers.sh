@@ -34,10 +34,10 @@ find_file() {
 # need <file> <stage>: stops unless the file is there and not empty.
 need() { [ -s "$1" ] || die "$1 in ${PWD} is missing or empty: run stage $2 first"; }
 
-# jobs_for <list> <wanted>: the number of jobs, lowered to the number of lines.
+# jobs_for <list> <wanted>: the number of jobs, lowered to the number of utterances.
 jobs_for() {
     local lines
-    lines=$(wc -l < "$1")
+    lines=$(LC_ALL=C grep -ac '[^[:space:]]' "$1") || die "no utterances in $1"
     if [ "$2" -gt "${lines}" ]; then
         log "$1 has ${lines} utterances: ${lines} jobs instead of $2" >&2
         echo $((lines))
@@ -46,12 +46,13 @@ jobs_for() {
     fi
 }
 
-# split_list <list> <folder> <name> <n>: folder/name.1.scp ... name.n.scp
+# split_list <list> <folder> <name> <n>: folder/name.1.scp ... name.n.scp, without a byte order mark and blank lines
 split_list() {
     local parts=() i
     mkdir -p "$2"
     for ((i = 1; i <= $4; i++)); do parts+=("$2/$3.${i}.scp"); done
-    split_scp.pl "$1" "${parts[@]}"
+    LC_ALL=C sed -e '1s/^\xef\xbb\xbf//' -e '/^[[:space:]]*$/d' "$1" > "$2/$3.scp"
+    split_scp.pl "$2/$3.scp" "${parts[@]}"
 }
 
 # on_this_machine <command>: whether a command of cmd.sh runs its jobs here.

@@ -69,7 +69,7 @@ def decode(args: argparse.Namespace, temperature: float, dataset: str) -> Path:
     folder = args.experiment / f"temperature{temperature:g}_{args.model_file.stem}" / dataset
     feats = args.dump_dir / dataset / "feats.scp"
     options = ["--config", str(args.inference_config)] if args.inference_config else []
-    options += vocoder_inference.split_arguments(args.inference_args)  # before the temperature of this folder, which wins
+    options += vocoder_inference.split_arguments(args.inference_args)  # the temperature of this folder wins
     options += ["--scp", str(feats), "--model_file", str(args.model_file), "--output_dir", str(folder)]
     vocoder_inference.main([*options, "--temperature", str(temperature), "--ngpu", str(args.ngpu)])
     return folder

@@ -128,7 +128,7 @@ def inference(args: argparse.Namespace) -> None:
     from flowavenet_plugin.bin.decoding import Decoder, batches
     from flowavenet_plugin.bin.sources import Making
     from flowavenet_plugin.data.decoded import update_lists
-    from flowavenet_plugin.data.scp import open_feats, read_scp
+    from flowavenet_plugin.data.scp import open_feats, read_ids
     from flowavenet_plugin.data.tts_run import GeneratedFeats, check_not_normalised
     from flowavenet_plugin.vocoder.loading import load_vocoder
 
@@ -137,7 +137,9 @@ def inference(args: argparse.Namespace) -> None:
     if args.scp is not None:
         check_not_normalised(args.scp)
     feats = open_feats(args.scp) if args.tts_dir is None else GeneratedFeats(args.tts_dir, args.tts_stats)
-    keys = list(feats) if args.key_file is None else list(read_scp(args.key_file))
+    keys = list(feats) if args.key_file is None else read_ids(args.key_file)
+    if not keys:
+        raise ValueError(f"no utterances in {args.key_file or args.scp or args.tts_dir}")
     unknown = [key for key in keys if key not in feats]
     if unknown:
         raise ValueError(

@@ -20,6 +20,7 @@ from kaldiio.matio import read_kaldi
 
 from flowavenet_plugin.data.audio import read_audio
 from flowavenet_plugin.data.partial import partial_path
+from flowavenet_plugin.data.text import read_text
 
 __all__ = [
     "ArkWriter",
@@ -33,6 +34,7 @@ __all__ = [
     "check_same_ids",
     "open_feats",
     "read_audio",
+    "read_ids",
     "read_scp",
     "write_scp",
 ]
@@ -56,11 +58,7 @@ def read_scp(path: str | Path) -> dict[str, str]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"no such file list: {path}")
     entries: dict[str, str] = {}
-    try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text: {error}") from None
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         utt, *rest = re.split(r"[ \t]+", line.strip(" \t\r"), maxsplit=1)
         if not utt:
             continue
@@ -74,6 +72,23 @@ def read_scp(path: str | Path) -> dict[str, str]:
             raise ValueError(f"{where} occurs twice: '{entries[utt]}' and '{value}'")
         entries[utt] = value
     return entries
+
+
+def read_ids(path: str | Path) -> list[str]:
+    """Read the first column of a list; there may be no other. Empty lines are skipped.
+
+    Raises:
+        OSError: If the file can't be read.
+        ValueError: If an id occurs twice, with the line, or the text is not UTF-8.
+    """
+    found: dict[str, int] = {}
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        utt = re.split(r"[ \t]+", line.strip(" \t\r"), maxsplit=1)[0]
+        if utt in found:
+            raise ValueError(f"{path}:{number}: utterance {utt} occurs twice, in line {found[utt]} as well")
+        if utt:
+            found[utt] = number
+    return list(found)
 
 
 @contextmanager

@@ -97,4 +97,4 @@ def test_a_swept_sound_is_what_decoding_with_the_same_options_makes(done: Path, 
     settings = json.loads((folder_of(done, "0.5") / "scoring/scores.json").read_text())["settings"]
     assert settings == {"temperature": 0.5, "seed": 3, "refine": 2}
     with pytest.raises(SystemExit, match="--inference_args '--refine \"': No closing quotation"):
-        run(done, "--inference_args=--refine \"")
+        run(done, '--inference_args=--refine "')

@@ -65,7 +65,7 @@ def test_read_scp_keeps_order_and_spaces(tmp_path: Path) -> None:
         ("a | cat x.wav\n", r"utterance a: '\| cat x.wav' is a shell pipe"),
         ("a cat x.ark |:12\n", r"utterance a: 'cat x.ark \|:12' is a shell pipe"),
         ("a cat x.ark | :12[0:3]\n", r"utterance a: .* is a shell pipe"),
-        (b"a \xff\xfe\n", r"wav.scp: not UTF-8"),
+        (b"a \xff\xfe\n", r"wav.scp:1: not UTF-8"),
     ],
 )
 def test_read_scp_refuses(tmp_path: Path, content: str | bytes, message: str) -> None:

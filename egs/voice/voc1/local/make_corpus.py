@@ -22,6 +22,8 @@ import librosa
 import numpy as np
 import soundfile
 
+from flowavenet_plugin.data.text import read_text
+
 #: The voice is 6 dB louder than a reader of LJSpeech.
 GAIN_DB = -6.0
 #: Deviation of the background, -66 dB of full scale: a quiet room.
@@ -46,7 +48,7 @@ def read_metadata(path: Path, num: int, skip: int) -> dict[str, str]:
     if not path.is_file():
         raise ValueError(f"no transcripts at {path}: --metadata takes LJSpeech's metadata.csv, or a file like it")
     texts = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         fields = [field.strip() for field in line.split("|")]
         if line.strip() and (len(fields) < 2 or not fields[-1]):
             raise ValueError(f"{path}:{number}: '{line[:60]}' is not 'id|text|normalised text'")
