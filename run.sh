@@ -35,7 +35,7 @@ fmin=auto            # lowest frequency of the mel bands in Hz; auto is 80 for f
 fmax=7600            # highest frequency of the mel bands in Hz
 resample=false       # convert recordings of another sampling rate instead of stopping
 lang=en              # language of the corpus, for the model card
-skip_bad_utts=false  # leave out recordings that cannot be used (and list them) instead of stopping
+skip_bad_utts=false  # leave out what cannot be used (and list it) instead of stopping, in stages 1 and 3
 # --- Training
 train_config=conf/train_flowavenet.yaml # model and schedule, looked up in recipe_dir, then beside this file
 train_args=          # more options for training, in quotes, e.g. "--max_epoch 10"

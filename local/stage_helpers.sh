@@ -155,7 +155,7 @@ synthesise() {
     ${inference_cmd} JOB=1:"${jobs}" "${out}/log/vocoder_inference.JOB.log" \
         "${job[@]}" ${python} -m flowavenet_plugin.bin.vocoder_inference \
         "$@" --key_file "${out}/log/keys.JOB.scp" --model_file "${model_file}" \
-        --output_dir "${out}" --config "${inference_config}" --ngpu "${inference_ngpu}" \
+        --output_dir "${out}" --config "${inference_config}" --ngpu "${inference_ngpu}" --skip_bad_utts "${skip_bad_utts}" \
         ${batch_size:+--batch_size "${batch_size}"} ${inference_args} \
         || fail_with_logs "decoding of ${list}" "${out}"/log/vocoder_inference.*.log
 }

@@ -18,8 +18,14 @@ if TYPE_CHECKING:
     from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
 
 
-def batches(keys: Sequence[str], feats: Mapping[str, Any], size: int) -> Iterator[list[str]]:
+def batches(keys: Sequence[str], feats: Mapping[str, Any], size: int, bad: dict[str, str]) -> Iterator[list[str]]:
     """Group utterances of similar length, ``size`` at a time; one at a time they keep their order.
+
+    Args:
+        keys: The utterances.
+        feats: Features of each.
+        size: How many at a time.
+        bad: Gets those whose features can't be read: utterance -> why.
 
     Raises:
         ValueError: If ``size`` is below 1.
@@ -27,8 +33,14 @@ def batches(keys: Sequence[str], feats: Mapping[str, Any], size: int) -> Iterato
     if size < 1:
         raise ValueError(f"--batch_size must be at least 1, not {size}")
     if size > 1:
-        lengths = {key: len(feats[key]) for key in keys}
-        keys = sorted(keys, key=lengths.__getitem__, reverse=True)
+        lengths = {}
+        for key in keys:
+            try:
+                lengths[key] = len(feats[key])
+            except ValueError as error:
+                bad[key] = str(error)
+                logging.error(bad[key])
+        keys = sorted(lengths, key=lengths.__getitem__, reverse=True)
     for start in range(0, len(keys), size):
         yield list(keys[start : start + size])
 

@@ -170,13 +170,17 @@ def evaluate(args: argparse.Namespace, command: Sequence[str]) -> str:
     from flowavenet_plugin.bin.features_now import feats_sources, to_scores
     from flowavenet_plugin.bin.model_figures import read_real_time_factors
     from flowavenet_plugin.bin.sources import weights_checksum
+    from flowavenet_plugin.data.scp import read_scp
 
     check_options(args)
     natural, synthesised = scoring.read_lists(args.ref_scp, args.gen_scp)
     settings, options = decoding_settings(args.inference_config, args.inference_args, args.model_file)
     weights = weights_checksum(args.model_file) if args.model_file else None
     systems, sources = find_systems(args, natural, synthesised, weights, options)
-    factors = read_real_time_factors(args.utt2rtf, synthesised, args.gen_scp) if args.utt2rtf else {}
+    factors = {}
+    if args.utt2rtf:
+        every = read_real_time_factors(args.utt2rtf, read_scp(args.gen_scp), args.gen_scp)
+        factors = {utt: factor for utt, factor in every.items() if utt in natural}
     device, vocoder, tolerance = "cuda" if args.ngpu else "cpu", None, args.length_tolerance
     if args.model_file:
         from flowavenet_plugin import load_vocoder

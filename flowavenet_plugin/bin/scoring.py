@@ -54,7 +54,7 @@ def read_lists(ref_scp: Path, gen_scp: Path) -> tuple[dict[str, str], dict[str, 
     """Read the lists of natural and synthesised speech: utterance id -> file.
 
     Raises:
-        ValueError: If they are empty or their ids differ.
+        ValueError: If they are empty, or natural speech has no synthesised one. More of that may be there.
         FileNotFoundError: If one is missing.
     """
     from flowavenet_plugin.data.scp import check_same_ids, read_scp
@@ -63,7 +63,11 @@ def read_lists(ref_scp: Path, gen_scp: Path) -> tuple[dict[str, str], dict[str, 
     for path, entries in ((ref_scp, natural), (gen_scp, synthesised)):
         if not entries:
             raise ValueError(f"no utterances in {path}")
-    check_same_ids(natural, synthesised, str(ref_scp), str(gen_scp))
+    shared = [utt for utt in synthesised if utt in natural]
+    check_same_ids(natural, shared or synthesised, str(ref_scp), str(gen_scp))
+    if len(shared) < len(synthesised):
+        more = [utt for utt in synthesised if utt not in natural]
+        logging.info(f"{len(more)} utterances of {gen_scp} aren't in {ref_scp} and aren't scored: {more[0]}, ...")
     return natural, {utt: synthesised[utt] for utt in natural}
 
 

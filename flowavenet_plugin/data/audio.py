@@ -31,7 +31,7 @@ def read_audio(path: str | Path, utt: str) -> tuple[np.ndarray, int]:
     """
     if not Path(path).is_file():
         raise ValueError(f"{utt}: no such audio file: {path}")
-    _check_wav_is_whole(path, utt)
+    check_wav_is_whole(path, utt)
     try:
         with soundfile.SoundFile(path) as file:
             expected, channels, fs = file.frames, file.channels, file.samplerate
@@ -62,8 +62,12 @@ def check_scale(audio: np.ndarray, what: str) -> None:
         raise ValueError(f"{what} has a peak of {peak:g}, at most 1 is expected{scale}")
 
 
-def _check_wav_is_whole(path: str | Path, utt: str) -> None:
-    """Compare the length in a RIFF header with the file's: libsndfile returns what there is, without a word."""
+def check_wav_is_whole(path: str | Path, utt: str) -> None:
+    """Compare the length in a RIFF header with the file's: libsndfile returns what there is, without a word.
+
+    Raises:
+        ValueError: If there is less; files that are no WAV pass.
+    """
     with open(path, "rb") as file:
         there = os.fstat(file.fileno()).st_size
         riff = file.read(12)
