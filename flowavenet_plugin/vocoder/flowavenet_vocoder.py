@@ -20,6 +20,7 @@ from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
 from flowavenet_plugin.vocoder.checks import as_noise, as_waveform, check_temperature, sample_counts
 from flowavenet_plugin.vocoder.folded import FoldedWeights
 from flowavenet_plugin.vocoder.level import heard, taken, taken_batch, taken_pieces
+from flowavenet_plugin.vocoder.pickling import copied, reduced
 from flowavenet_plugin.vocoder.streaming import NoiseSource, Synthesis
 
 
@@ -56,7 +57,7 @@ class FloWaveNetVocoder(AbsVocoder):
                 f"upsample_scales {list(given.upsample_scales)} give {given.hop_length} samples per frame, but the "
                 f"features' hop_length is {hop_length}"
             )
-        self._folded = FoldedWeights()
+        self._settings, self._folded = settings, FoldedWeights()
         #: Whether whole utterances are synthesised by CUDA graphs on a GPU, see :mod:`flow.synthesis.graphs`.
         self.cuda_graphs = False
         self._causal = given.causal
@@ -250,6 +251,13 @@ class FloWaveNetVocoder(AbsVocoder):
                 f"{then.device} in {then.dtype}) before for_inference()"
             )
         return super()._apply(fn, recurse)
+
+    def __reduce__(self) -> tuple:
+        self._folded.need_originals("pickle")
+        return reduced(self, self._settings)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FloWaveNetVocoder:
+        return copied(self, memo)
 
     def train(self, mode: bool = True) -> FloWaveNetVocoder:
         """Switch between training and evaluation; training forgets what :meth:`prepare` made."""

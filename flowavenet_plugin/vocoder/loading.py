@@ -111,7 +111,7 @@ def unpacked(path: Path) -> Iterator[Path]:
             try:
                 with zipfile.ZipFile(path) as archive:
                     archive.extractall(folder)  # never outside the folder: zipfile sees to that
-            except (zipfile.BadZipFile, OSError) as error:
+            except Exception as error:  # what is damaged makes zipfile fail in many ways
                 raise ValueError(f"{path} is broken or no zip file: {error}") from error
             weights = _weights_in(Path(folder), path)
             try:

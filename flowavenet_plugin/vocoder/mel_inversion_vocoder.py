@@ -70,6 +70,9 @@ class MelInversionVocoder(AbsVocoder):
         super().set_features(kind, conf)
         self._made = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_made": {}}  # tables are made anew
+
     @property
     def device(self) -> torch.device:
         """Where it computes."""

@@ -42,7 +42,7 @@ class RefinedVocoder(AbsVocoder):
         self.set_features(vocoder.feats_extract, vocoder.feats_extract_conf)
         self.refine = check_iterations(iterations)
         del self.feats_mean, self.feats_std  # the vocoder's are found by __getattr__
-        self.vocoder = vocoder
+        self.vocoder, self.training = vocoder, vocoder.training
         feature_settings(self.feats_extract, self.feats_extract_conf)
         #: By precision and device; in a dict, so that what converts the module leaves the tables alone.
         self._analyses: dict[tuple[torch.dtype, torch.device], FeatureAnalysis] = {}
@@ -59,6 +59,9 @@ class RefinedVocoder(AbsVocoder):
             if name == "vocoder":
                 raise
             return getattr(self.vocoder, name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_analyses": {}}  # tables are made anew
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Return the vocoder's own: a refined voice is saved like any other."""
