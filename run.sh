@@ -241,7 +241,10 @@ score() {
         [ ! -e "data/${name}/text" ] || options+=(--text "data/${name}/text")
         ! "${mel_inversion}" || options+=(--mel_inversion)
         ! "${griffin_lim}" || options+=(--griffin_lim)
-        for pair in ${compare} ${trained_model:+"${trained_model%%=*}=${expdir}/${trained_model%%=*}"}; do options+=(--compare "${pair}"); done
+        # Names begin after a space and end in "=": a path may hold spaces.
+        while read -r pair; do [ -z "${pair}" ] || options+=(--compare "${pair}"); done \
+            < <(sed -E 's/ +([A-Za-z0-9_.-]+=)/\n\1/g' <<< "${compare}")
+        [ -z "${trained_model}" ] || options+=(--compare "${trained_model%%=*}=${expdir}/${trained_model%%=*}")
         # shellcheck disable=SC2086
         ${inference_cmd} "${out}/scoring/evaluate.log" "${job[@]}" ${python} -m flowavenet_plugin.bin.evaluate \
             --ref_scp "${dumpdir}/${feats_extract}/${name}/wav.scp" --gen_scp "${out}/wav/wav.scp" \

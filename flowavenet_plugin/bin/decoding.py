@@ -164,6 +164,7 @@ def write_sound(
     import numpy as np
 
     from flowavenet_plugin.data.decoded import locked, wav_path, write_wav
+    from flowavenet_plugin.data.partial import naming
     from flowavenet_plugin.data.provenance import add_source
     from flowavenet_plugin.vocoder.checks import FAR_BEYOND
 
@@ -179,7 +180,8 @@ def write_sound(
     path = wav_path(output_dir, key)
     write_wav(path, samples, fs)
     source = made_of(path)
-    with locked(output_dir), open(output_dir / "utt2rtf", "a", encoding="utf-8") as file:
+    factors = output_dir / "utt2rtf"
+    with locked(output_dir), naming(factors), open(factors, "a", encoding="utf-8") as file:
         file.write(f"{key} {rtf:.6f}\n")  # at once, as a run may be killed
         add_source(output_dir, key, source)
     level = logging.DEBUG if sys.stderr.isatty() else logging.INFO

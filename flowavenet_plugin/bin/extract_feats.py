@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import soundfile
 import yaml
 from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import str2bool
 
-from flowavenet_plugin.data.scp import ArkWriter, atomic_open, check_arks, read_audio, read_scp, write_scp
+from flowavenet_plugin.data.decoded import write_wav
+from flowavenet_plugin.data.scp import ArkWriter, atomic_open, check_arks, read_audio, read_files, read_scp, write_scp
 from flowavenet_plugin.data.stats import write_stats
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Extraction:
         skip_bad_utts: bool,
         merged_dir: Path | None = None,
     ) -> None:
-        self.wavs = read_scp(wav_scp)
+        self.wavs = read_files(wav_scp)
         if not self.wavs:
             raise ValueError(f"no utterances in {wav_scp}")
         self.dir, self.settings, self.merged_dir = output_dir, settings, merged_dir
@@ -151,8 +151,7 @@ class Extraction:
             if (peak := float(np.abs(wav).max())) > 1:
                 self.over[utt] = peak
             if changed:
-                new_wavs.mkdir(exist_ok=True)
-                soundfile.write(new_wavs / f"{utt}.wav", wav, feats_extract.fs, subtype="FLOAT")
+                write_wav(new_wavs / f"{utt}.wav", wav, feats_extract.fs, subtype="FLOAT")
                 path = str(self.dir / "wav" / f"{utt}.wav")
             self.wav_list[utt], self.samples[utt], self.frames[utt] = path, len(wav), len(feats)
             exact = feats.astype(np.float64)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import soundfile
 
 from flowavenet_plugin.data.audio import check_wav_is_whole
-from flowavenet_plugin.data.partial import partial_path
+from flowavenet_plugin.data.partial import naming, whole_file
 from flowavenet_plugin.data.provenance import read_sources, write_sources
 from flowavenet_plugin.data.scp import read_scp, write_scp
 
@@ -32,15 +31,20 @@ def wav_path(output_dir: Path, key: str) -> Path:
     return output_dir / "wav" / f"{key}.wav"
 
 
-def write_wav(path: Path, samples: np.ndarray, fs: int) -> None:
-    """Write 16-bit PCM, all or nothing; samples (in [-1, 1]) beyond full scale are clipped."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = partial_path(path)
-    try:
-        soundfile.write(partial, samples, fs, subtype="PCM_16", format="WAV")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+def write_wav(path: Path, samples: np.ndarray, fs: int, subtype: str = "PCM_16") -> None:
+    """Write a WAV, all or nothing.
+
+    Args:
+        path: The file.
+        samples: In [-1, 1]; in PCM those beyond are clipped.
+        fs: Sampling rate in Hz.
+        subtype: As libsndfile calls it.
+
+    Raises:
+        OSError: If it can't be written; the message names the file and why.
+    """
+    with whole_file(path) as partial:
+        soundfile.write(partial, samples, fs, subtype=subtype, format="WAV")
 
 
 def update_lists(output_dir: Path, keys: Sequence[str], bad: Mapping[str, str], tried: Collection[str]) -> None:
@@ -95,7 +99,9 @@ def _is_whole(path: Path) -> bool:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold a lock on a folder, so that jobs that finish together don't lose each other's entries."""
-    (folder / "wav").mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as file:
+    with naming(folder / ".lock"):
+        (folder / "wav").mkdir(parents=True, exist_ok=True)
+        file = open(folder / ".lock", "w")  # noqa: SIM115  (closed below)
+    with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
