@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from espnet2.tts.feats_extract.abs_feats_extract import AbsFeatsExtract
 
 DONE = ".done"
+#: Sampling rate in Hz of features that are made without telling one; ESPnet2's class has 16,000, its recipes 22,050.
+DEFAULT_FS = 22050
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -44,7 +46,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output_dir", type=Path, required=True, help="folder for the results")
     parser.add_argument("--feats_extract", default="fbank", help="fbank (ESPnet2) or original (FloWaveNet 2018)")
     parser.add_argument(
-        "--feats_extract_conf", action=NestedDictAction, default={}, help="settings, e.g. fs=22050; may be repeated"
+        "--feats_extract_conf", action=NestedDictAction, default={}, help="settings, e.g. fs=16000 (default: 22050)"
     )
     parser.add_argument("--train_config", type=Path, help="what will be trained on them, to be checked against them")
     parser.add_argument("--resample", type=str2bool, default=False, help="convert audio of another rate")
@@ -274,7 +276,7 @@ def run(args: argparse.Namespace) -> None:
     from flowavenet_plugin.data.features import build_feats_extract, check_bands, full_settings
 
     torch.set_num_threads(1)  # the recipe runs many of these side by side
-    conf = full_settings(args.feats_extract, args.feats_extract_conf)
+    conf = full_settings(args.feats_extract, {"fs": DEFAULT_FS, **args.feats_extract_conf})
     check_bands(conf)
     if args.train_config is not None:
         check_train_config(args.train_config, conf)

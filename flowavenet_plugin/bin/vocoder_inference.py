@@ -162,6 +162,8 @@ def inference(args: argparse.Namespace) -> None:
         vocoder = load_vocoder(args.model_file, args.train_config, "cuda" if args.ngpu else "cpu", args.refine)
         if args.tts_dir is not None:
             check_tts_config(args.tts_dir, vocoder)
+        else:
+            check_settings_beside(args.scp, vocoder)
         try:
             decode = Decoder(vocoder, args, making)
             with tqdm(total=len(todo), disable=not sys.stderr.isatty(), unit="utt") as progress:
@@ -269,6 +271,25 @@ def to_make(
     if old:
         logging.info(f"features, weights or options changed: {old} utterances in {output_dir} are decoded anew")
     return todo
+
+
+def check_settings_beside(scp: Path, vocoder: AbsVocoder) -> None:
+    """Compare the settings of features with the vocoder's, where they can be found.
+
+    That is feats_extract.yaml beside the list, as stage 1 writes it; for the list of a run of ESPnet2's
+    ``tts_inference`` it is the TTS model's config.yaml.
+
+    Raises:
+        ValueError: If they differ; the message is a table.
+    """
+    from flowavenet_plugin.data.settings import read_settings
+    from flowavenet_plugin.tasks.compatibility import check_extracted
+
+    beside = scp.absolute().parent / "feats_extract.yaml"
+    if beside.is_file():
+        check_extracted(read_settings(beside), vocoder, beside)
+    elif scp.absolute().parent.name in ("denorm", "norm"):
+        check_tts_config(scp.absolute().parents[1], vocoder)
 
 
 def check_tts_config(tts_dir: Path, vocoder: AbsVocoder) -> None:

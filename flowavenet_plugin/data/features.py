@@ -229,7 +229,10 @@ def check_wav(wav: np.ndarray, fs: int, utt: str, wanted_fs: int, min_samples: i
         ValueError: With the id and both values.
     """
     if fs != wanted_fs:
-        raise ValueError(f"{utt}: sampling rate {fs} Hz, {wanted_fs} Hz is wanted (--resample true converts it)")
+        raise ValueError(
+            f"{utt}: sampling rate {fs} Hz, {wanted_fs} Hz is wanted (--resample true converts it, "
+            f"--feats_extract_conf fs={fs} makes features of this rate)"
+        )
     if len(wav) == 0:
         raise ValueError(f"{utt}: the audio is empty: 0 samples, at least {min_samples} are wanted")
     bad = np.flatnonzero(~np.isfinite(wav))

@@ -47,7 +47,7 @@ def check_level(vocoder: AbsVocoder, feats: Tensor) -> str | None:
         _check_loudness(loudness, feats)
         return None
     mean, std = vocoder.feats_mean, vocoder.feats_std
-    if len(feats) < 2 or (torch.all(mean == 0) and torch.all(std == 1)):
+    if len(feats) < 2 or not _has_statistics(vocoder):
         return None
     distance = _rms((feats.mean(dim=0) - mean) / std)
     from_zero, deviation = _rms(feats.mean(dim=0)), _rms(feats.std(dim=0))
@@ -87,6 +87,10 @@ def _check_loudness(loudness: float, feats: Tensor) -> None:
             f"the features look normalised (mean {feats.mean():.2f}): they ask for sound of a root mean square of "
             f"{loudness:.3g}, but recordings stay below {_LOUDEST}, where full scale is 1. {_ADVICE}"
         )
+
+
+def _has_statistics(vocoder: AbsVocoder) -> bool:
+    return not (torch.all(vocoder.feats_mean == 0) and torch.all(vocoder.feats_std == 1))
 
 
 def _rms(values: Tensor) -> float:
@@ -160,9 +164,10 @@ def heard(vocoder: AbsVocoder, wav: Tensor) -> Tensor:
     """Return sound, shape (samples,), that a vocoder made.
 
     Raises:
-        ValueError: If the vocoder's ``checks`` is on, and samples aren't finite or far beyond full scale.
+        ValueError: If the vocoder's ``checks`` is on, it has been trained as far as its statistics tell, or needs no
+            training, and samples aren't finite or far beyond full scale.
     """
-    if vocoder.checks:
+    if vocoder.checks and (not vocoder.trainable or _has_statistics(vocoder)):
         check_peak("the sound", wav)
     return wav
 
