@@ -35,7 +35,7 @@ fmin=auto            # lowest frequency of the mel bands in Hz; auto is 80 for f
 fmax=7600            # highest frequency of the mel bands in Hz
 resample=false       # convert recordings of another sampling rate instead of stopping
 lang=en              # language of the corpus, for the model card
-skip_bad_utts=false  # leave out recordings that cannot be used (and list them) instead of stopping
+skip_bad_utts=false  # leave out what cannot be used (and list it) instead of stopping, in stages 1 and 3
 # --- Training
 train_config=conf/train_flowavenet.yaml # model and schedule, looked up in recipe_dir, then beside this file
 train_args=          # more options for training, in quotes, e.g. "--max_epoch 10"
@@ -128,7 +128,11 @@ prepare_data() {
 }
 
 extract_features() {
-    local name jobs parts out job
+    local name jobs parts out job trained_on_them=()
+    # Options of the command line may make another model of it: then training alone can tell.
+    if runs 2 && ! "${skip_train}" && [[ ${train_args} != *--vocoder* ]]; then
+        trained_on_them=(--train_config "${train_config}")
+    fi
     for name in ${all_sets}; do
         out=${dumpdir}/${feats_extract}/${name}
         log "Stage 1: ${feats_extract} features of data/${name}, writes ${out}"
@@ -141,7 +145,7 @@ extract_features() {
         ${train_cmd} JOB=1:"${jobs}" "${out}/log/extract_feats.JOB.log" \
             "${job[@]}" ${python} -m flowavenet_plugin.bin.extract_feats \
             --wav_scp "${out}/split${jobs}/wav.JOB.scp" --output_dir "${out}/split${jobs}/JOB" --merged_dir "${out}" \
-            --resample "${resample}" --skip_bad_utts "${skip_bad_utts}" "${feats_options[@]}" \
+            --resample "${resample}" --skip_bad_utts "${skip_bad_utts}" "${feats_options[@]}" "${trained_on_them[@]}" \
             || fail_with_logs "feature extraction of data/${name}" "${out}"/log/extract_feats.*.log
         parts=()
         for ((i = 1; i <= jobs; i++)); do parts+=("${out}/split${jobs}/${i}"); done
@@ -237,7 +241,10 @@ score() {
         [ ! -e "data/${name}/text" ] || options+=(--text "data/${name}/text")
         ! "${mel_inversion}" || options+=(--mel_inversion)
         ! "${griffin_lim}" || options+=(--griffin_lim)
-        for pair in ${compare} ${trained_model:+"${trained_model%%=*}=${expdir}/${trained_model%%=*}"}; do options+=(--compare "${pair}"); done
+        # Names begin after a space and end in "=": a path may hold spaces.
+        while read -r pair; do [ -z "${pair}" ] || options+=(--compare "${pair}"); done \
+            < <(sed -E 's/ +([A-Za-z0-9_.-]+=)/\n\1/g' <<< "${compare}")
+        [ -z "${trained_model}" ] || options+=(--compare "${trained_model%%=*}=${expdir}/${trained_model%%=*}")
         # shellcheck disable=SC2086
         ${inference_cmd} "${out}/scoring/evaluate.log" "${job[@]}" ${python} -m flowavenet_plugin.bin.evaluate \
             --ref_scp "${dumpdir}/${feats_extract}/${name}/wav.scp" --gen_scp "${out}/wav/wav.scp" \

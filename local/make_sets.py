@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from flowavenet_plugin.data.scp import write_scp
+from flowavenet_plugin.data.text import read_text
 
 
 class Utterance(NamedTuple):
@@ -42,7 +43,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def read_list(path: Path) -> list[Utterance]:
     """Read the list; ValueError, with the line number, for a line that doesn't have four fields."""
     utterances = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         fields = line.split("\t")
         if line.strip() and len(fields) != 4:
             raise ValueError(f"{path}:{number}: {len(fields)} fields, 4 are wanted (id, speaker, audio, text)")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from make_sets import Utterance, add_options, make_sets
 
+from flowavenet_plugin.data.text import read_text
+
 
 def read_corpus(corpus: Path, audio: str = "wavs/{id}.wav", speaker: str = "LJ") -> list[Utterance]:
     """Read metadata.csv, lines ``id|text|normalised text``.
@@ -32,7 +34,7 @@ def read_corpus(corpus: Path, audio: str = "wavs/{id}.wav", speaker: str = "LJ")
         raise ValueError(f"the corpus at {corpus} is incomplete: no {' and no '.join(missing)} in it")
     utterances = []
     # Not the csv module: the corpus has unpaired quotation marks.
-    for number, line in enumerate(metadata.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(read_text(metadata).split("\n"), start=1):
         if not line.strip():
             continue
         utt, *texts = (field.strip() for field in line.split("|"))

@@ -34,10 +34,10 @@ find_file() {
 # need <file> <stage>: stops unless the file is there and not empty.
 need() { [ -s "$1" ] || die "$1 in ${PWD} is missing or empty: run stage $2 first"; }
 
-# jobs_for <list> <wanted>: the number of jobs, lowered to the number of lines.
+# jobs_for <list> <wanted>: the number of jobs, lowered to the number of utterances.
 jobs_for() {
     local lines
-    lines=$(wc -l < "$1")
+    lines=$(LC_ALL=C grep -ac '[^[:space:]]' "$1") || die "no utterances in $1"
     if [ "$2" -gt "${lines}" ]; then
         log "$1 has ${lines} utterances: ${lines} jobs instead of $2" >&2
         echo $((lines))
@@ -46,12 +46,13 @@ jobs_for() {
     fi
 }
 
-# split_list <list> <folder> <name> <n>: folder/name.1.scp ... name.n.scp
+# split_list <list> <folder> <name> <n>: folder/name.1.scp ... name.n.scp, without a byte order mark and blank lines
 split_list() {
     local parts=() i
     mkdir -p "$2"
     for ((i = 1; i <= $4; i++)); do parts+=("$2/$3.${i}.scp"); done
-    split_scp.pl "$1" "${parts[@]}"
+    LC_ALL=C sed -e '1s/^\xef\xbb\xbf//' -e '/^[[:space:]]*$/d' "$1" > "$2/$3.scp"
+    split_scp.pl "$2/$3.scp" "${parts[@]}"
 }
 
 # on_this_machine <command>: whether a command of cmd.sh runs its jobs here.
@@ -154,7 +155,7 @@ synthesise() {
     ${inference_cmd} JOB=1:"${jobs}" "${out}/log/vocoder_inference.JOB.log" \
         "${job[@]}" ${python} -m flowavenet_plugin.bin.vocoder_inference \
         "$@" --key_file "${out}/log/keys.JOB.scp" --model_file "${model_file}" \
-        --output_dir "${out}" --config "${inference_config}" --ngpu "${inference_ngpu}" \
+        --output_dir "${out}" --config "${inference_config}" --ngpu "${inference_ngpu}" --skip_bad_utts "${skip_bad_utts}" \
         ${batch_size:+--batch_size "${batch_size}"} ${inference_args} \
         || fail_with_logs "decoding of ${list}" "${out}"/log/vocoder_inference.*.log
 }
@@ -181,6 +182,7 @@ sweep_temperatures() {
     ${inference_cmd} "${voc_exp}/sweep/sweep.log" "${job[@]}" ${python} -m flowavenet_plugin.bin.sweep \
         --model_file "${model_file}" --dump_dir "${dumpdir}/${feats_extract}" --experiment "${voc_exp}" \
         --sets ${decode_sets} --temperatures ${temperatures} --inference_config "${inference_config}" \
+        "--inference_args=${batch_size:+--batch_size ${batch_size} }${inference_args}" \
         ${leave_out:+--leave_out ${leave_out}} --ngpu "${inference_ngpu}" || fail_with_logs "scoring at temperatures" "${voc_exp}/sweep/sweep.log"
     sed -n '/^|/p' "${voc_exp}/sweep/sweep.md"
 }

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 
 from flowavenet_plugin.bin.merge_dump import write
-from flowavenet_plugin.data.scp import ArkWriter, read_audio, read_scp
+from flowavenet_plugin.data.decoded import write_wav
+from flowavenet_plugin.data.scp import ArkWriter, read_audio, read_files, read_scp
 from flowavenet_plugin.data.settings import read_settings
 from flowavenet_plugin.data.tts_run import GeneratedFeats
 
@@ -84,7 +84,7 @@ def align(args: argparse.Namespace) -> int:
     settings = read_settings(args.dump_dir / "feats_extract.yaml")
     hop, n_mels = (settings["feats_extract_conf"][key] for key in ("hop_length", "n_mels"))
     natural = {utt: int(frames) for utt, frames in read_scp(args.dump_dir / "utt2num_frames").items()}
-    wavs = read_scp(args.dump_dir / "wav.scp")
+    wavs = read_files(args.dump_dir / "wav.scp")
     feats = GeneratedFeats(args.tts_dir, args.tts_stats)
     frames = common_frames(feats, natural, n_mels, args.max_difference)
     if len(frames) < len(natural):
@@ -114,8 +114,7 @@ def cut_wav(utt: str, path: str, limit: int, folder: Path) -> tuple[str, int]:
     wav, fs = read_audio(path, utt)
     if len(wav) <= limit:
         return path, len(wav)
-    folder.mkdir(parents=True, exist_ok=True)
-    soundfile.write(folder / f"{utt}.wav", wav[:limit], fs, subtype="FLOAT")
+    write_wav(folder / f"{utt}.wav", wav[:limit], fs, subtype="FLOAT")
     return str(folder / f"{utt}.wav"), limit
 
 

@@ -63,6 +63,13 @@ BASELINES: dict[str, Callable[[str, Mapping[str, Any]], Baseline]] = {
 }
 
 
+def _speak(baseline: Baseline, mel: Any, what: str) -> Any:
+    try:
+        return baseline.speak(mel)
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from error
+
+
 def baseline_system(
     name: str, feats_scp: Path, output_dir: Path, utts: Sequence[str]
 ) -> tuple[System, dict[str, dict[str, str]]]:
@@ -104,7 +111,7 @@ def baseline_system(
         mel = feats[utt]
         wanted = {"feats": feats_checksum(mel), **options}
         if not kept(path, before.get(utt), wanted):
-            write_wav(path, baseline.speak(mel), baseline.fs)
+            write_wav(path, _speak(baseline, mel, f"--{name}: utterance {utt}"), baseline.fs)
             before[utt] = {"sound": file_checksum(path), **wanted}
             add_source(folder, utt, before[utt])  # at once, as a run may be killed
         now[utt] = {**before[utt], **feats_place(feats_scp)}

@@ -18,8 +18,14 @@ if TYPE_CHECKING:
     from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
 
 
-def batches(keys: Sequence[str], feats: Mapping[str, Any], size: int) -> Iterator[list[str]]:
+def batches(keys: Sequence[str], feats: Mapping[str, Any], size: int, bad: dict[str, str]) -> Iterator[list[str]]:
     """Group utterances of similar length, ``size`` at a time; one at a time they keep their order.
+
+    Args:
+        keys: The utterances.
+        feats: Features of each.
+        size: How many at a time.
+        bad: Gets those whose features can't be read: utterance -> why.
 
     Raises:
         ValueError: If ``size`` is below 1.
@@ -27,8 +33,14 @@ def batches(keys: Sequence[str], feats: Mapping[str, Any], size: int) -> Iterato
     if size < 1:
         raise ValueError(f"--batch_size must be at least 1, not {size}")
     if size > 1:
-        lengths = {key: len(feats[key]) for key in keys}
-        keys = sorted(keys, key=lengths.__getitem__, reverse=True)
+        lengths = {}
+        for key in keys:
+            try:
+                lengths[key] = len(feats[key])
+            except ValueError as error:
+                bad[key] = str(error)
+                logging.error(bad[key])
+        keys = sorted(lengths, key=lengths.__getitem__, reverse=True)
     for start in range(0, len(keys), size):
         yield list(keys[start : start + size])
 
@@ -60,6 +72,7 @@ class Decoder:
             raise ValueError(f"--denoiser_strength must be a number from 0, not {args.denoiser_strength}")
         if args.cuda_graphs and not args.ngpu:
             raise ValueError("--cuda_graphs true is for GPUs, but --ngpu is 0")
+        vocoder.checks = False  # made here, where utterances have names
         vocoder.for_inference(_precision(vocoder, args))
         vocoder.cuda_graphs = args.cuda_graphs
         self._denoiser = None
@@ -86,8 +99,7 @@ class Decoder:
         key = ", ".join(feats)
         try:
             for key, item in feats.items():
-                warning = check_level(self._vocoder, item)
-                if warning is not None:
+                if (warning := check_level(self._vocoder, item)) is not None:
                     logging.warning(f"{key}: {warning}")
             key = ", ".join(feats)
             wavs = self._synthesise(list(feats.values()))
@@ -147,15 +159,19 @@ def write_sound(
     """Write an utterance's wav file, what it was made of, and its real-time factor.
 
     Raises:
-        ValueError: If samples (numpy) are not finite.
+        ValueError: If samples (numpy) are not finite, or far beyond full scale.
     """
     import numpy as np
 
     from flowavenet_plugin.data.decoded import locked, wav_path, write_wav
+    from flowavenet_plugin.data.partial import naming
     from flowavenet_plugin.data.provenance import add_source
+    from flowavenet_plugin.vocoder.checks import FAR_BEYOND
 
     if not np.isfinite(samples).all():
         raise ValueError(f"utterance {key}: {int((~np.isfinite(samples)).sum())} of {len(samples)} samples not finite")
+    if (peak := np.abs(samples).max()) > FAR_BEYOND:
+        raise ValueError(f"utterance {key}: the sound has a peak of {peak:.6g}, but amplitudes lie in [-1, 1]")
     clipped = int((np.abs(samples) > 1).sum())
     if clipped:
         logging.warning(
@@ -164,7 +180,8 @@ def write_sound(
     path = wav_path(output_dir, key)
     write_wav(path, samples, fs)
     source = made_of(path)
-    with locked(output_dir), open(output_dir / "utt2rtf", "a", encoding="utf-8") as file:
+    factors = output_dir / "utt2rtf"
+    with locked(output_dir), naming(factors), open(factors, "a", encoding="utf-8") as file:
         file.write(f"{key} {rtf:.6f}\n")  # at once, as a run may be killed
         add_source(output_dir, key, source)
     level = logging.DEBUG if sys.stderr.isatty() else logging.INFO

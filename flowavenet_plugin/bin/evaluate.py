@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import logging
 import math
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -171,13 +170,17 @@ def evaluate(args: argparse.Namespace, command: Sequence[str]) -> str:
     from flowavenet_plugin.bin.features_now import feats_sources, to_scores
     from flowavenet_plugin.bin.model_figures import read_real_time_factors
     from flowavenet_plugin.bin.sources import weights_checksum
+    from flowavenet_plugin.data.scp import read_scp
 
     check_options(args)
     natural, synthesised = scoring.read_lists(args.ref_scp, args.gen_scp)
     settings, options = decoding_settings(args.inference_config, args.inference_args, args.model_file)
     weights = weights_checksum(args.model_file) if args.model_file else None
     systems, sources = find_systems(args, natural, synthesised, weights, options)
-    factors = read_real_time_factors(args.utt2rtf, synthesised, args.gen_scp) if args.utt2rtf else {}
+    factors = {}
+    if args.utt2rtf:
+        every = read_real_time_factors(args.utt2rtf, read_scp(args.gen_scp), args.gen_scp)
+        factors = {utt: factor for utt, factor in every.items() if utt in natural}
     device, vocoder, tolerance = "cuda" if args.ngpu else "cpu", None, args.length_tolerance
     if args.model_file:
         from flowavenet_plugin import load_vocoder
@@ -296,7 +299,7 @@ def decoding_settings(
     if config is not None and not config.is_file():
         raise FileNotFoundError(f"--inference_config: no such file: {config}")
     command = [] if config is None else ["--config", str(config)]
-    command += ["--scp=-", "--model_file=-", "--output_dir=-", *shlex.split(arguments)]
+    command += ["--scp=-", "--model_file=-", "--output_dir=-", *vocoder_inference.split_arguments(arguments)]
     options = vocoder_inference.parse_args(command)
     shown = {"temperature": options.temperature, "seed": options.seed}
     if model_file is None:

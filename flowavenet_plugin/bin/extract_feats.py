@@ -21,18 +21,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import soundfile
 import yaml
 from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import str2bool
 
-from flowavenet_plugin.data.scp import ArkWriter, atomic_open, check_arks, read_audio, read_scp, write_scp
+from flowavenet_plugin.data.decoded import write_wav
+from flowavenet_plugin.data.scp import ArkWriter, atomic_open, check_arks, read_audio, read_files, read_scp, write_scp
 from flowavenet_plugin.data.stats import write_stats
 
 if TYPE_CHECKING:
     from espnet2.tts.feats_extract.abs_feats_extract import AbsFeatsExtract
 
 DONE = ".done"
+#: Sampling rate in Hz of features that are made without telling one; ESPnet2's class has 16,000, its recipes 22,050.
+DEFAULT_FS = 22050
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -44,8 +46,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output_dir", type=Path, required=True, help="folder for the results")
     parser.add_argument("--feats_extract", default="fbank", help="fbank (ESPnet2) or original (FloWaveNet 2018)")
     parser.add_argument(
-        "--feats_extract_conf", action=NestedDictAction, default={}, help="settings, e.g. fs=22050; may be repeated"
+        "--feats_extract_conf", action=NestedDictAction, default={}, help="settings, e.g. fs=16000 (default: 22050)"
     )
+    parser.add_argument("--train_config", type=Path, help="what will be trained on them, to be checked against them")
     parser.add_argument("--resample", type=str2bool, default=False, help="convert audio of another rate")
     parser.add_argument(
         "--skip_bad_utts", type=str2bool, default=False, help="leave bad recordings out, listed in bad_utts"
@@ -80,13 +83,14 @@ class Extraction:
         skip_bad_utts: bool,
         merged_dir: Path | None = None,
     ) -> None:
-        self.wavs = read_scp(wav_scp)
+        self.wavs = read_files(wav_scp)
         if not self.wavs:
             raise ValueError(f"no utterances in {wav_scp}")
         self.dir, self.settings, self.merged_dir = output_dir, settings, merged_dir
         self.resample, self.skip_bad_utts = resample, skip_bad_utts
         self.fingerprint = self._fingerprint()
         self.wav_list: dict[str, str] = {}
+        self.over: dict[str, float] = {}
         self.samples: dict[str, int] = {}
         self.frames: dict[str, int] = {}
         self.bad: dict[str, str] = {}
@@ -146,9 +150,10 @@ class Extraction:
                 self.bad[utt] = str(error)
                 logging.error(error)
                 continue
+            if (peak := float(np.abs(wav).max())) > 1:
+                self.over[utt] = peak
             if changed:
-                new_wavs.mkdir(exist_ok=True)
-                soundfile.write(new_wavs / f"{utt}.wav", wav, feats_extract.fs, subtype="FLOAT")
+                write_wav(new_wavs / f"{utt}.wav", wav, feats_extract.fs, subtype="FLOAT")
                 path = str(self.dir / "wav" / f"{utt}.wav")
             self.wav_list[utt], self.samples[utt], self.frames[utt] = path, len(wav), len(feats)
             exact = feats.astype(np.float64)
@@ -247,14 +252,34 @@ def main(cmd: Sequence[str] | None = None) -> None:
         sys.exit(f"extract_feats: error: {error}")
 
 
+def check_train_config(path: Path, conf: dict[str, Any]) -> None:
+    """Check a configuration of training against the settings of features, before an hour is spent on them.
+
+    Raises:
+        ValueError: If they don't fit; with file and both values.
+        OSError: If it can't be read.
+    """
+    from flowavenet_plugin.data.settings import read_settings
+    from flowavenet_plugin.tasks.refusals import check_vocoder_conf
+
+    config = read_settings(path) or {}
+    try:
+        check_vocoder_conf(config.get("vocoder", "flowavenet"), config.get("vocoder_conf") or {}, conf)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
 def run(args: argparse.Namespace) -> None:
     """Do what the options say."""
     import torch  # not at the top: --help and wrong options answer at once
 
-    from flowavenet_plugin.data.features import build_feats_extract, full_settings
+    from flowavenet_plugin.data.features import build_feats_extract, check_bands, full_settings
 
     torch.set_num_threads(1)  # the recipe runs many of these side by side
-    conf = full_settings(args.feats_extract, args.feats_extract_conf)
+    conf = full_settings(args.feats_extract, {"fs": DEFAULT_FS, **args.feats_extract_conf})
+    check_bands(conf)
+    if args.train_config is not None:
+        check_train_config(args.train_config, conf)
     settings = {"feats_extract": args.feats_extract, "feats_extract_conf": conf}
     with only_process(args.output_dir):
         job = Extraction(args.wav_scp, args.output_dir, settings, args.resample, args.skip_bad_utts, args.merged_dir)
@@ -264,6 +289,12 @@ def run(args: argparse.Namespace) -> None:
         job.run(build_feats_extract(args.feats_extract, conf))
     seconds = sum(job.samples.values()) / conf["fs"]
     logging.info(f"{len(job.samples)} utterances, {seconds:.1f} s of audio, {job.stats[0]} frames: {args.output_dir}")
+    if job.over:
+        loudest = max(job.over, key=job.over.__getitem__)
+        logging.warning(
+            f"{len(job.over)} of {len(job.samples)} recordings go beyond full scale, which sound can't: the largest "
+            f"peak is {job.over[loudest]:.3f}, of {loudest}"
+        )
     if job.bad:
         logging.warning(f"{len(job.bad)} bad utterances were left out, see {args.output_dir / 'bad_utts'}")
 

@@ -64,7 +64,10 @@ def make(args: argparse.Namespace) -> None:
     conf = dict(iterations=args.iterations, temperature=args.temperature)
     config = dict(vocoder="mel_inversion", vocoder_conf=conf, feats_extract=kind, feats_extract_conf=settings)
     vocoder = vocoder_from_config(config, args.config)
-    vocoder.set_features(kind, settings)
+    try:
+        vocoder.set_features(kind, settings)
+    except ValueError as error:
+        raise ValueError(f"{args.config}: {error}") from error
     args.outpath.absolute().parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".make.", dir=args.outpath.absolute().parent) as name:
         model_file, archive = save_vocoder(vocoder, config, Path(name) / "mel_inversion"), Path(name) / "archive"

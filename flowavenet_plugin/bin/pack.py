@@ -61,6 +61,7 @@ def collect(args: argparse.Namespace, folder: Path) -> list[str]:
     """
     from flowavenet_plugin.bin.packed_stats import pack_stats
     from flowavenet_plugin.bin.sources import weights_checksum
+    from flowavenet_plugin.data.text import read_text
     from flowavenet_plugin.evaluation.model_card import model_card
     from flowavenet_plugin.vocoder.loading import load_vocoder, read_config
 
@@ -87,7 +88,7 @@ def collect(args: argparse.Namespace, folder: Path) -> list[str]:
         language=args.lang,
         tables=tables,
         sample=(folder / "sample.wav").exists(),
-        notes="" if args.notes is None else args.notes.read_text(encoding="utf-8"),
+        notes="" if args.notes is None else read_text(args.notes),
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
     return sorted({path.name for path in folder.iterdir()} - {"config.yaml", args.model_file.name})

@@ -54,16 +54,20 @@ def read_lists(ref_scp: Path, gen_scp: Path) -> tuple[dict[str, str], dict[str, 
     """Read the lists of natural and synthesised speech: utterance id -> file.
 
     Raises:
-        ValueError: If they are empty or their ids differ.
+        ValueError: If they are empty, or natural speech has no synthesised one. More of that may be there.
         FileNotFoundError: If one is missing.
     """
-    from flowavenet_plugin.data.scp import check_same_ids, read_scp
+    from flowavenet_plugin.data.scp import check_same_ids, read_files
 
-    natural, synthesised = read_scp(ref_scp), read_scp(gen_scp)
+    natural, synthesised = read_files(ref_scp), read_files(gen_scp)
     for path, entries in ((ref_scp, natural), (gen_scp, synthesised)):
         if not entries:
             raise ValueError(f"no utterances in {path}")
-    check_same_ids(natural, synthesised, str(ref_scp), str(gen_scp))
+    shared = [utt for utt in synthesised if utt in natural]
+    check_same_ids(natural, shared or synthesised, str(ref_scp), str(gen_scp))
+    if len(shared) < len(synthesised):
+        more = [utt for utt in synthesised if utt not in natural]
+        logging.info(f"{len(more)} utterances of {gen_scp} aren't in {ref_scp} and aren't scored: {more[0]}, ...")
     return natural, {utt: synthesised[utt] for utt in natural}
 
 
@@ -80,7 +84,7 @@ def find_system(spec: str, utts: Sequence[str], dataset: str) -> System:
         ValueError: If the name can't be one, or utterances are missing; with how many and the first.
         FileNotFoundError: If there is no such path.
     """
-    from flowavenet_plugin.data.scp import read_scp
+    from flowavenet_plugin.data.scp import read_files
 
     name, _, place = spec.partition("=")
     if not name or not place or "/" in name or "|" in name or name.startswith("."):
@@ -93,7 +97,7 @@ def find_system(spec: str, utts: Sequence[str], dataset: str) -> System:
     if path.is_dir() and (path / dataset).is_dir():
         path = path / dataset
     lists = [path] if path.is_file() else [path / "wav" / "wav.scp", path / "wav.scp"]
-    listed = next((read_scp(file) for file in lists if file.is_file()), None)
+    listed = next((read_files(file) for file in lists if file.is_file()), None)
     wavs = {utt: listed.get(utt) if listed is not None else _file_of(path, utt) for utt in utts}
     missing = [utt for utt, file in wavs.items() if file is None]
     if missing:
@@ -172,7 +176,10 @@ def compare(
             usable, remarks = usable_metrics(fs, leave_out)
         speech, alone = Speech(wav, fs), [metric for metric in usable if metric.alone]
         others = [Speech(read_synthesised(system, utt, wav, fs, tolerance), fs) for system in systems]
-        figures = [score(speech, other, usable) for other in others] + [score(speech, speech, alone)]
+        try:
+            figures = [score(speech, other, usable) for other in others] + [score(speech, speech, alone)]
+        except ValueError as error:
+            raise ValueError(f"{utt}: {error}") from error
         for found, scored in zip(values, figures, strict=True):
             for name, value in scored.items():
                 found.setdefault(name, {})[utt] = value

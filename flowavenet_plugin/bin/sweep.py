@@ -52,6 +52,7 @@ def get_parser() -> argparse.ArgumentParser:
         help="deviations of the noise, from 0 (default: 0.0, 0.1, ..., 1.0)",
     )
     parser.add_argument("--inference_config", type=Path, help="options of the synthesis (conf/decode.yaml)")
+    parser.add_argument("--inference_args", default="", help="and those of its command line, e.g. '--refine 32'")
     parser.add_argument("--leave_out", nargs="+", default=[], metavar="FIGURE", help="figures not to measure")
     parser.add_argument("--ngpu", type=int, default=0, choices=(0, 1), help="1: synthesise on the GPU")
     return parser
@@ -68,6 +69,7 @@ def decode(args: argparse.Namespace, temperature: float, dataset: str) -> Path:
     folder = args.experiment / f"temperature{temperature:g}_{args.model_file.stem}" / dataset
     feats = args.dump_dir / dataset / "feats.scp"
     options = ["--config", str(args.inference_config)] if args.inference_config else []
+    options += vocoder_inference.split_arguments(args.inference_args)  # the temperature of this folder wins
     options += ["--scp", str(feats), "--model_file", str(args.model_file), "--output_dir", str(folder)]
     vocoder_inference.main([*options, "--temperature", str(temperature), "--ngpu", str(args.ngpu)])
     return folder
@@ -87,7 +89,7 @@ def score(args: argparse.Namespace, temperature: float, dataset: str, folder: Pa
     options = [f"--ref_scp={dump}/wav.scp", f"--gen_scp={folder}/wav/wav.scp", f"--output_dir={folder}/scoring"]
     options += [f"--utt2rtf={folder}/utt2rtf", f"--title={args.experiment.absolute().name}"]
     options += [f"--inference_config={args.inference_config}"] if args.inference_config else []
-    options += [f"--inference_args=--temperature {temperature}"]
+    options += [f"--inference_args={args.inference_args} --temperature {temperature}"]
     options += ["--leave_out", *args.leave_out] if args.leave_out else []
     options += [f"--length_tolerance={settings['feats_extract_conf']['hop_length']}"]
     evaluate.main(options)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from espnet2.utils.types import float_or_none, int_or_none, str2bool
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
     from flowavenet_plugin.bin.sources import Making
     from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
@@ -69,9 +71,27 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--cuda_graphs", type=str2bool, default=False, help="on a GPU: launch all of an utterance's kernels at once"
     )
+    parser.add_argument(
+        "--skip_bad_utts",
+        type=str2bool,
+        default=False,
+        help="exit with 0 though utterances can't be decoded, listed in bad_utts",
+    )
     parser.add_argument("--ngpu", type=int, default=0, choices=(0, 1), help="number of GPUs")
     parser.add_argument("--log_level", default="INFO", choices=("ERROR", "WARNING", "INFO", "DEBUG"), help="verbosity")
     return parser
+
+
+def split_arguments(arguments: str) -> list[str]:
+    """Split further options of this command, the value of another command's ``--inference_args``.
+
+    Raises:
+        ValueError: If a quotation mark isn't closed.
+    """
+    try:
+        return shlex.split(arguments)
+    except ValueError as error:
+        raise ValueError(f"--inference_args '{arguments}': {error}") from None
 
 
 def parse_args(cmd: Sequence[str] | None = None) -> argparse.Namespace:
@@ -106,7 +126,8 @@ def inference(args: argparse.Namespace) -> None:
     """Decode as the command line says.
 
     Raises:
-        ValueError: If lists, features or weights can't be used. What was decoded before stays.
+        ValueError: If lists, features or weights can't be used. What was decoded before stays; of features that can't
+            be used all others are decoded first.
         OSError: If a file can't be read or written.
     """
     import torch
@@ -115,7 +136,7 @@ def inference(args: argparse.Namespace) -> None:
     from flowavenet_plugin.bin.decoding import Decoder, batches
     from flowavenet_plugin.bin.sources import Making
     from flowavenet_plugin.data.decoded import update_lists
-    from flowavenet_plugin.data.scp import open_feats, read_scp
+    from flowavenet_plugin.data.scp import open_feats, read_ids
     from flowavenet_plugin.data.tts_run import GeneratedFeats, check_not_normalised
     from flowavenet_plugin.vocoder.loading import load_vocoder
 
@@ -124,7 +145,9 @@ def inference(args: argparse.Namespace) -> None:
     if args.scp is not None:
         check_not_normalised(args.scp)
     feats = open_feats(args.scp) if args.tts_dir is None else GeneratedFeats(args.tts_dir, args.tts_stats)
-    keys = list(feats) if args.key_file is None else list(read_scp(args.key_file))
+    keys = list(feats) if args.key_file is None else read_ids(args.key_file)
+    if not keys:
+        raise ValueError(f"no utterances in {args.key_file or args.scp or args.tts_dir}")
     unknown = [key for key in keys if key not in feats]
     if unknown:
         raise ValueError(
@@ -132,45 +155,141 @@ def inference(args: argparse.Namespace) -> None:
             f"{unknown[:5]}"
         )
     making = Making(args)
-    todo = to_make(keys, feats, args.output_dir, making)
+    bad: dict[str, str] = {}
+    todo = to_make(keys, feats, args.output_dir, making, bad)
     rtfs = {}
     if todo:
         vocoder = load_vocoder(args.model_file, args.train_config, "cuda" if args.ngpu else "cpu", args.refine)
         if args.tts_dir is not None:
             check_tts_config(args.tts_dir, vocoder)
+        else:
+            check_settings_beside(args.scp, vocoder)
         try:
             decode = Decoder(vocoder, args, making)
             with tqdm(total=len(todo), disable=not sys.stderr.isatty(), unit="utt") as progress:
-                for keys in batches(todo, feats, args.batch_size):
-                    batch = {key: torch.from_numpy(feats[key]) for key in keys}
-                    rtfs.update(decode(batch))
-                    progress.update(len(keys))
+                for names in batches(todo, feats, args.batch_size, bad):
+                    rtfs.update(decode_good(decode, feats, names, bad))
+                    progress.update(len(names))
         finally:
-            update_lists(args.output_dir, list(feats))
+            tried = [key for key in keys if key in rtfs or key not in todo]
+            update_lists(args.output_dir, list(feats), bad, tried)
     else:
-        update_lists(args.output_dir, list(feats))
+        update_lists(args.output_dir, list(feats), bad, keys)
     if rtfs:
         logging.info(f"mean real-time factor (seconds per second of speech): {sum(rtfs.values()) / len(rtfs):.4f}")
+    if bad:
+        say_bad(bad, len(keys), args)
 
 
-def to_make(keys: Sequence[str], feats: Mapping[str, np.ndarray], output_dir: Path, making: Making) -> list[str]:
-    """Return the utterances whose sound isn't there, or isn't what would be made now."""
+def decode_good(
+    decode: Callable[[Mapping[str, Tensor]], dict[str, float]],
+    feats: Mapping[str, np.ndarray],
+    keys: Sequence[str],
+    bad: dict[str, str],
+) -> dict[str, float]:
+    """Decode a batch; where utterances of it can't be decoded, the others.
+
+    Args:
+        decode: See :class:`Decoder`.
+        feats: Features of each utterance.
+        keys: Utterances of the batch.
+        bad: Gets utterance -> why it can't be decoded.
+
+    Returns:
+        Real-time factor of each that was.
+    """
+    import torch
+
+    batch = {}
+    for key in keys:
+        try:
+            batch[key] = torch.from_numpy(feats[key])
+        except ValueError as error:
+            note_bad(bad, key, error)
+    try:
+        return decode(batch) if batch else {}
+    except ValueError as error:
+        if len(batch) == 1:
+            note_bad(bad, next(iter(batch)), error)
+            return {}
+    found = {}
+    for key, item in batch.items():
+        found.update(decode_good(decode, {key: item.numpy()}, [key], bad))
+    return found
+
+
+def note_bad(bad: dict[str, str], key: str, error: ValueError) -> None:
+    """Note in ``bad`` why an utterance can't be decoded, in one line."""
+    why = " ".join(str(error).split())
+    bad[key] = why if key in why else f"utterance {key}: {why}"
+    logging.error(bad[key])
+
+
+def say_bad(bad: Mapping[str, str], count: int, args: argparse.Namespace) -> None:
+    """Say which utterances couldn't be decoded.
+
+    Raises:
+        ValueError: Unless ``--skip_bad_utts true`` allows it and there is a good one.
+    """
+    first = "; ".join(list(bad.values())[:3])
+    what = f"{len(bad)} of {count} utterances can't be decoded ({first}{'; ...' if len(bad) > 3 else ''})"
+    listed = args.output_dir / "bad_utts"
+    if not args.skip_bad_utts or len(bad) == count:
+        raise ValueError(f"{what}; {'none' if len(bad) == count else 'the others'} are decoded, see {listed}")
+    logging.warning(f"{what}; see {listed}")
+
+
+def to_make(
+    keys: Sequence[str], feats: Mapping[str, np.ndarray], output_dir: Path, making: Making, bad: dict[str, str]
+) -> list[str]:
+    """Return the utterances whose sound isn't there, or isn't what would be made now.
+
+    Args:
+        keys: Utterances that are asked for.
+        feats: Features of each.
+        output_dir: Folder of the sounds.
+        making: How they would be made.
+        bad: Gets utterance -> why it can't be decoded.
+    """
     from flowavenet_plugin.data.decoded import wav_path
     from flowavenet_plugin.data.provenance import kept, read_sources
 
     recorded = read_sources(output_dir)
     todo, old = [], 0
     for key in keys:
-        path = wav_path(output_dir, key)
-        there = path.exists()
-        if there and key in recorded and kept(path, recorded[key], making.wanted(feats[key])):
+        try:
+            path = wav_path(output_dir, key)
+            there = path.exists()
+            if there and key in recorded and kept(path, recorded[key], making.wanted(feats[key])):
+                continue
+        except ValueError as error:
+            note_bad(bad, key, error)
             continue
         todo.append(key)
         old += there
-    logging.info(f"{len(keys)} utterances, {len(keys) - len(todo)} of them done before")
+    logging.info(f"{len(keys)} utterances, {len(keys) - len(todo) - len(bad)} of them done before")
     if old:
         logging.info(f"features, weights or options changed: {old} utterances in {output_dir} are decoded anew")
     return todo
+
+
+def check_settings_beside(scp: Path, vocoder: AbsVocoder) -> None:
+    """Compare the settings of features with the vocoder's, where they can be found.
+
+    That is feats_extract.yaml beside the list, as stage 1 writes it; for the list of a run of ESPnet2's
+    ``tts_inference`` it is the TTS model's config.yaml.
+
+    Raises:
+        ValueError: If they differ; the message is a table.
+    """
+    from flowavenet_plugin.data.settings import read_settings
+    from flowavenet_plugin.tasks.compatibility import check_extracted
+
+    beside = scp.absolute().parent / "feats_extract.yaml"
+    if beside.is_file():
+        check_extracted(read_settings(beside), vocoder, beside)
+    elif scp.absolute().parent.name in ("denorm", "norm"):
+        check_tts_config(scp.absolute().parents[1], vocoder)
 
 
 def check_tts_config(tts_dir: Path, vocoder: AbsVocoder) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from typing import Any
 
 import librosa
@@ -136,10 +137,34 @@ def _check_settings(settings: dict[str, Any]) -> None:
         raise ValueError(f"win_length {settings['win_length']} is longer than n_fft {settings['n_fft']}")
     if settings["fmax"] is not None and settings["fmax"] > settings["fs"] / 2:
         raise ValueError(f"fmax {settings['fmax']} Hz is above half the sampling rate {settings['fs']} Hz")
+    low, high = settings["fmin"] or 0, settings["fs"] / 2 if settings["fmax"] is None else settings["fmax"]
+    if not 0 <= low < high:
+        raise ValueError(f"fmin {low} Hz must be below fmax {high:g} Hz, and not below 0: no band lies between them")
     if not settings.get("center", True):
         raise ValueError("center false: frames wouldn't cover the audio; only centred frames fit a vocoder")
     if settings.get("log_base") not in (None, 2.0, 10.0):
         raise ValueError(f"log_base must be 10, 2 or null (e), got {settings['log_base']}")
+
+
+def check_bands(settings: dict[str, Any]) -> None:
+    """Check that every band hears something; features that are to be made, not those that a model has.
+
+    Args:
+        settings: All settings, see :func:`full_settings`.
+
+    Raises:
+        ValueError: If bands lie between two frequencies of the Fourier transform; with how many and what settings.
+    """
+    sizes = {key: settings[key] for key in ("n_fft", "n_mels", "fmax")} | dict(fmin=settings["fmin"] or 0.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # librosa's on what is refused here
+        filters = librosa.filters.mel(sr=settings["fs"], htk=settings.get("htk", False), **sizes)
+    empty = int((filters.max(axis=1) == 0).sum())
+    if empty:
+        raise ValueError(
+            f"n_mels {settings['n_mels']} with n_fft {settings['n_fft']} at {settings['fs']} Hz: {empty} bands hold no "
+            "frequency of the Fourier transform and would never change: take fewer bands, or a larger n_fft"
+        )
 
 
 def build_feats_extract(name: str, conf: dict[str, Any] | None = None) -> AbsFeatsExtract:
@@ -204,7 +229,10 @@ def check_wav(wav: np.ndarray, fs: int, utt: str, wanted_fs: int, min_samples: i
         ValueError: With the id and both values.
     """
     if fs != wanted_fs:
-        raise ValueError(f"{utt}: sampling rate {fs} Hz, {wanted_fs} Hz is wanted (--resample true converts it)")
+        raise ValueError(
+            f"{utt}: sampling rate {fs} Hz, {wanted_fs} Hz is wanted (--resample true converts it, "
+            f"--feats_extract_conf fs={fs} makes features of this rate)"
+        )
     if len(wav) == 0:
         raise ValueError(f"{utt}: the audio is empty: 0 samples, at least {min_samples} are wanted")
     bad = np.flatnonzero(~np.isfinite(wav))

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from flowavenet_plugin.data.partial import naming
 from flowavenet_plugin.data.scp import write_scp
 
 #: Name of the list.
@@ -72,7 +73,7 @@ def read_sources(folder: str | Path) -> dict[str, Source]:
 
 def add_source(folder: Path, utt: str, source: Mapping[str, str]) -> None:
     """Append a line at once, as a run may be killed; for whoever holds the folder's lock."""
-    with open(folder / MADE_OF, "ab+") as file:
+    with naming(folder / MADE_OF), open(folder / MADE_OF, "ab+") as file:
         file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
         cut = file.read(1) not in (b"", b"\n")  # by a kill: the rest of that line must not swallow this one
         file.write(f"{chr(10) * cut}{utt} {_line(source)}\n".encode())

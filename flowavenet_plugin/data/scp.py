@@ -19,7 +19,8 @@ import numpy as np
 from kaldiio.matio import read_kaldi
 
 from flowavenet_plugin.data.audio import read_audio
-from flowavenet_plugin.data.partial import partial_path
+from flowavenet_plugin.data.partial import whole_file
+from flowavenet_plugin.data.text import read_text
 
 __all__ = [
     "ArkWriter",
@@ -33,6 +34,8 @@ __all__ = [
     "check_same_ids",
     "open_feats",
     "read_audio",
+    "read_files",
+    "read_ids",
     "read_scp",
     "write_scp",
 ]
@@ -56,11 +59,7 @@ def read_scp(path: str | Path) -> dict[str, str]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"no such file list: {path}")
     entries: dict[str, str] = {}
-    try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text: {error}") from None
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         utt, *rest = re.split(r"[ \t]+", line.strip(" \t\r"), maxsplit=1)
         if not utt:
             continue
@@ -76,20 +75,30 @@ def read_scp(path: str | Path) -> dict[str, str]:
     return entries
 
 
+def read_ids(path: str | Path) -> list[str]:
+    """Read the first column of a list; there may be no other. Empty lines are skipped.
+
+    Raises:
+        OSError: If the file can't be read.
+        ValueError: If an id occurs twice, with the line, or the text is not UTF-8.
+    """
+    found: dict[str, int] = {}
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        utt = re.split(r"[ \t]+", line.strip(" \t\r"), maxsplit=1)[0]
+        if utt in found:
+            raise ValueError(f"{path}:{number}: utterance {utt} occurs twice, in line {found[utt]} as well")
+        if utt:
+            found[utt] = number
+    return list(found)
+
+
 @contextmanager
 def atomic_open(path: str | Path) -> Iterator[BinaryIO]:
     """Open for writing under a temporary name; the file gets its own name only when all of it is on the disk."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = partial_path(path)
-    try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as temporary, open(temporary, "wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_scp(path: str | Path, mapping: Mapping[str, object]) -> None:
@@ -152,14 +161,48 @@ class FeatsGoneError(ValueError):
     """A list names a file that isn't there."""
 
 
+def find_listed(name: str, scp: str | Path, utt: str) -> Path | None:
+    """Find a file that a list names, relative to the current folder (as in Kaldi), the list's, or one above that.
+
+    Args:
+        name: The file, as the list has it.
+        scp: The list.
+        utt: Utterance id, for the message.
+
+    Returns:
+        Its path; None: there is none.
+
+    Raises:
+        ValueError: If one is there from the current folder, and another one from the list's.
+    """
+    here, folder = Path(name), Path(scp).absolute().parent
+    beside = next((base / name for base in (folder, *folder.parents) if (base / name).is_file()), None)
+    if not here.is_file():
+        return beside
+    if beside is not None and not beside.samefile(here):
+        raise ValueError(
+            f"{utt}: '{name}' in {scp} is {here.absolute()} from the current folder, but {beside} from the list's: "
+            "which is meant can't be told; write whole paths"
+        )
+    return here
+
+
+def read_files(scp: str | Path) -> dict[str, str]:
+    """Read a list of whole files (wav.scp): utterance -> path, found as :func:`find_listed` does.
+
+    Raises:
+        OSError: If the list can't be read.
+        ValueError: If it is damaged, or a path could be two files. What isn't there is told when it is read.
+    """
+    return {utt: str(find_listed(name, scp, utt) or name) for utt, name in read_scp(scp).items()}
+
+
 class FeatsReader(Mapping):
     """Features of a list, read when asked for; see :func:`open_feats`."""
 
-    def __init__(self, path: str | Path, base_dir: str | Path | None = None) -> None:
+    def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.entries = read_scp(path)
-        folder = self.path.absolute().parent
-        self._bases = [Path(""), *([Path(base_dir)] if base_dir is not None else []), folder, *folder.parents]
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -171,13 +214,27 @@ class FeatsReader(Mapping):
         return utt in self.entries
 
     def __getitem__(self, utt: str) -> np.ndarray:
-        """Features of an utterance, float32, shape (frames, dim)."""
+        """Features of an utterance, float32, shape (frames, dim).
+
+        Raises:
+            ValueError: If its file is missing or damaged, or values aren't finite; with the utterance and the file.
+        """
         path, offset = self._locate(utt)
         with open(path, "rb") as file:
-            self._read_shape(file, utt, offset)
+            shape = self._read_shape(file, utt, offset)
             file.seek(offset or 0)
-            feats = np.load(file, allow_pickle=False) if offset is None else read_kaldi(file)
-        return np.array(feats, dtype=np.float32)  # a copy: what kaldiio returns can't be written to
+            try:
+                feats = np.load(file, allow_pickle=False) if offset is None else read_kaldi(file)
+            except Exception as error:  # what is damaged makes the readers fail in many ways
+                raise ValueError(f"{utt}: can't read the features in {path}: {error!r}") from error
+        # A copy, as what kaldiio returns can't be written to; values beyond single precision become infinite.
+        with np.errstate(over="ignore"):
+            feats = np.array(feats, dtype=np.float32)
+        if feats.shape != shape:
+            raise ValueError(f"{utt}: {path} holds features of shape {feats.shape}, its header says {shape}")
+        if bad := int((~np.isfinite(feats)).sum()):
+            raise ValueError(f"{utt}: {bad} of {feats.size} features in {path} are not finite")
+        return feats
 
     def shape(self, utt: str) -> tuple[int, int]:
         """(frames, dim) from the file's header; the data is not read, but has to be there in full."""
@@ -192,18 +249,18 @@ class FeatsReader(Mapping):
         if not match and not entry.endswith(".npy"):
             raise ValueError(f"{utt}: '{entry}' in {self.path} is neither FILE.ark:OFFSET nor FILE.npy")
         name, offset = (match[1], int(match[2])) if match else (entry, None)
-        for base in self._bases:
-            if (base / name).is_file():
-                return base / name, offset
+        if (found := find_listed(name, self.path, utt)) is not None:
+            return found, offset
         raise FeatsGoneError(f"{utt}: no such feature file: {name} (listed in {self.path})")
 
     def _read_shape(self, file: BinaryIO, utt: str, offset: int | None) -> tuple[int, int]:
         there = os.fstat(file.fileno()).st_size
         try:
             shape, needed = _npy_header(file) if offset is None else _ark_header(file, offset)
-        except (ValueError, struct.error) as error:
+        except Exception as error:  # NumPy's reader of headers lets errors of the tokenizer pass, and others
             at = "" if offset is None else f" at byte {offset}"
             why = "its header is cut off" if isinstance(error, struct.error) else error
+            why = why if isinstance(error, (ValueError, struct.error)) else repr(error)
             raise ValueError(f"{utt}: no features{at} of {file.name}, which has {there} bytes: {why}") from None
         if there < needed:
             raise ValueError(f"{utt}: {file.name} is truncated: {needed} bytes expected, {there} found")
@@ -217,7 +274,9 @@ def _ark_header(file: BinaryIO, offset: int) -> tuple[tuple[int, int], int]:
     token = head[2:].split(b" ", 1)[0]
     body = 2 + len(token) + 1
     if head[:2] == b"\0B" and token in _BYTES_PER_VALUE:
-        _, rows, _, cols = struct.unpack("<bibi", head[body : body + 10])
+        first, rows, second, cols = struct.unpack("<bibi", head[body : body + 10])
+        if (first, second) != (4, 4):
+            raise ValueError(f"its sizes are of {first} and {second} bytes, not of 4")
         size = 10 + rows * cols * _BYTES_PER_VALUE[token]
     elif head[:2] == b"\0B" and token in _BYTES_PER_COMPRESSED:
         _, _, rows, cols = struct.unpack("<ffii", head[body : body + 16])
@@ -240,21 +299,19 @@ def _npy_header(file: BinaryIO) -> tuple[tuple[int, int], int]:
     return shape, file.tell() + shape[0] * shape[1] * dtype.itemsize
 
 
-def open_feats(path: str | Path, base_dir: str | Path | None = None) -> FeatsReader:
+def open_feats(path: str | Path) -> FeatsReader:
     """Open a feats.scp whose entries are ``FILE.ark:OFFSET`` or ``FILE.npy``.
 
     Args:
-        path: The list.
-        base_dir: Relative entries are looked for from the current folder, then from here, then from the list's folder
-            and its parents (ESPnet2 writes them relative to the recipe).
+        path: The list. Relative entries are found as :func:`find_listed` does.
 
     Returns:
         Id -> (frames, dim) float32, each read when asked for; ValueError then, if its file is missing or damaged.
     """
-    return FeatsReader(path, base_dir)
+    return FeatsReader(path)
 
 
-def check_arks(path: str | Path, base_dir: str | Path | None = None) -> dict[str, tuple[int, int]]:
+def check_arks(path: str | Path) -> dict[str, tuple[int, int]]:
     """Check the header of every entry of a feats.scp, without reading the data.
 
     Returns:
@@ -263,7 +320,7 @@ def check_arks(path: str | Path, base_dir: str | Path | None = None) -> dict[str
     Raises:
         ValueError: If an ark or npy file is missing, truncated (bytes expected and found) or has no matrix there.
     """
-    feats = open_feats(path, base_dir)
+    feats = open_feats(path)
     return {utt: feats.shape(utt) for utt in feats}
 
 

@@ -20,14 +20,12 @@ class GriffinLim:
         seed: Start of the random phases; the same sound each time.
 
     Raises:
-        ValueError: On another feature type, or normalised spectra.
+        ValueError: On another feature type.
     """
 
     def __init__(self, kind: str, settings: Mapping[str, Any], seed: int = 0) -> None:
         if kind not in ("fbank", "original"):
             raise ValueError(f"Griffin-Lim: unknown feature type '{kind}'; there are: fbank, original")
-        if settings.get("normalized"):
-            raise ValueError("Griffin-Lim: normalized true isn't supported, only false is")
         self.kind, self.settings, self.seed = kind, settings, seed
         self.fs, self.n_fft = settings["fs"], settings["n_fft"]
         filters = librosa.filters.mel(
@@ -46,7 +44,8 @@ class GriffinLim:
             mel = 10.0 ** ((100.0 * feats - 80.0) / 20.0)
             return np.sqrt(np.maximum(mel @ self._inverse, 0.0))
         base = self.settings.get("log_base", 10.0) or np.e
-        return np.maximum(base**feats @ self._inverse, 0.0)
+        divisor = np.sqrt(self.n_fft) if self.settings.get("normalized") else 1.0
+        return divisor * np.maximum(base**feats @ self._inverse, 0.0)
 
     def __call__(self, feats: np.ndarray) -> np.ndarray:
         """Synthesise.
@@ -64,7 +63,7 @@ class GriffinLim:
             n_fft=self.n_fft,
             hop_length=hop,
             win_length=self.settings["win_length"],
-            window=self.settings["window"],
+            window=self.settings["window"] or "boxcar",
             random_state=self.seed,
         )
         return np.pad(wav, (0, len(feats) * hop - len(wav))).astype(np.float32)

@@ -28,6 +28,7 @@ class Metric(NamedTuple):
         package: What has to be installed for it; empty: nothing more.
         min_fs: Lowest sampling rate in Hz that it takes.
         alone: It hears the synthesised speech alone, so that natural speech has a value, too.
+        needs: Which of the two mustn't be silent; the metric isn't defined then.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Metric(NamedTuple):
     package: str = ""
     min_fs: int = 0
     alone: bool = False
+    needs: Collection[str] = ("natural",)
 
 
 def log_f0_rmse(natural: Speech, synthesised: Speech) -> float:
@@ -70,12 +72,10 @@ def pesq_score(natural: Speech, synthesised: Speech) -> float:
     """PESQ of ITU-T P.862.2 (wide band, at 16 kHz), or below that rate P.862 (narrow band, at 8 kHz); 1 to 4.64.
 
     Returns:
-        The score; NaN for speech that PESQ refuses: shorter than 1/4 s, or silent.
+        The score; NaN for speech that PESQ refuses: shorter than 1/4 s. Of silence the package fails.
     """
     import pesq
 
-    if not natural.wav.any() or not synthesised.wav.any():
-        return math.nan  # the package fails with an error that isn't its own
     fs, band = (16000, "wb") if natural.fs >= 16000 else (8000, "nb")
     try:
         return float(pesq.pesq(fs, natural.at(fs), synthesised.at(fs), band))
@@ -106,6 +106,8 @@ INSTALL = {
 #: What else a package imports, beyond what the environment has for other reasons.
 _ALSO = {"distillmos": ["xls_r_sqa"], "speechmos": ["onnxruntime"]}
 
+_BOTH, _OTHER = ("natural", "synthesised"), ("synthesised",)
+
 METRICS = (
     Metric(
         "lsd",
@@ -129,11 +131,11 @@ METRICS = (
     Metric("log_f0_rmse", "log-F0 RMSE", False, log_f0_rmse, "pyworld"),
     Metric("vuv_error", "V/UV error (%)", False, voicing_error, "pyworld"),
     Metric("periodicity", "periodicity RMSE", False, periodicity_rmse),
-    Metric("pesq", "PESQ", True, pesq_score, "pesq", 8000),
+    Metric("pesq", "PESQ", True, pesq_score, "pesq", 8000, needs=_BOTH),
     Metric("stoi", "STOI", True, stoi_score, "pystoi", 10000),
-    Metric("distillmos", "DistillMOS", True, lambda _, speech: speech.distill_mos, "distillmos", mos.RATE, alone=True),
-    Metric("dnsmos", "DNSMOS", True, lambda _, speech: speech.dnsmos[0], "speechmos", mos.RATE, alone=True),
-    Metric("dnsmos_p808", "DNSMOS P.808", True, lambda _, speech: speech.dnsmos[1], "speechmos", mos.RATE, alone=True),
+    Metric("distillmos", "DistillMOS", True, lambda _, own: own.distill_mos, "distillmos", mos.RATE, True, _OTHER),
+    Metric("dnsmos", "DNSMOS", True, lambda _, own: own.dnsmos[0], "speechmos", mos.RATE, True, _OTHER),
+    Metric("dnsmos_p808", "DNSMOS P.808", True, lambda _, own: own.dnsmos[1], "speechmos", mos.RATE, True, _OTHER),
 )
 
 
@@ -175,16 +177,27 @@ def score(natural: Speech, synthesised: Speech, metrics: Sequence[Metric]) -> di
     """Compare two recordings, aligned as they are and cut to the shorter one.
 
     Returns:
-        Name -> value, NaN where a metric isn't defined.
+        Name -> value, NaN where a metric isn't defined: also where it needs sound, and there is silence.
 
     Raises:
-        ValueError: If the sampling rates differ, with both.
+        ValueError: If the sampling rates differ, with both; or a metric fails, with its name.
     """
     if natural.fs != synthesised.fs:
         raise ValueError(f"{natural.fs} Hz and {synthesised.fs} Hz; both must be equal")
     samples = min(len(natural.wav), len(synthesised.wav))
     pair = natural.cut(samples), synthesised.cut(samples)
-    return {metric.name: metric.function(*pair) for metric in metrics}
+    silent = [name for name, speech in zip(_BOTH, pair, strict=True) if speech.silent]
+    return {
+        metric.name: math.nan if any(name in metric.needs for name in silent) else _value(metric, pair)
+        for metric in metrics
+    }
+
+
+def _value(metric: Metric, pair: tuple[Speech, Speech]) -> float:
+    try:
+        return metric.function(*pair)
+    except Exception as error:  # packages of others fail in ways of their own
+        raise ValueError(f"{metric.heading} (--leave_out {metric.name} does without) fails: {error!r}") from error
 
 
 def _there(package: str) -> bool:

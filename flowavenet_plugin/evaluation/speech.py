@@ -10,6 +10,9 @@ import numpy as np
 from flowavenet_plugin.evaluation import mel_cepstrum, mos, periodicity
 from flowavenet_plugin.evaluation.metrics import DYNAMIC_RANGE
 
+#: Peak below which there is nothing to hear or to compare; full scale is 1.
+SILENCE_PEAK = 1e-3
+
 
 class Speech:
     """A waveform with its analyses, each made when first asked for.
@@ -30,6 +33,11 @@ class Speech:
     def cut(self, samples: int) -> Speech:
         """Return the first samples; itself, with all analyses, if there are no more."""
         return self if samples == len(self.wav) else Speech(self.wav[:samples], self.fs)
+
+    @cached_property
+    def silent(self) -> bool:
+        """Whether there is nothing to hear."""
+        return not self.wav.size or float(np.abs(self.wav).max()) < SILENCE_PEAK
 
     @cached_property
     def f0(self) -> np.ndarray:

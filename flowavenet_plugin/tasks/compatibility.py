@@ -110,9 +110,45 @@ def check_config(config: Mapping[str, Any], vocoder: nn.Module) -> None:
     _refuse(differences(settings, vocoder.feats_extract, vocoder.feats_extract_conf))
 
 
-def _refuse(rows: list[tuple[str, str, str, str]]) -> None:
+def check_extracted(settings: Mapping[str, Any], vocoder: nn.Module, place: object) -> None:
+    """Compare the settings that stand beside extracted features with the vocoder's.
+
+    Args:
+        settings: Content of feats_extract.yaml.
+        vocoder: A loaded vocoder.
+        place: Where they stand, for the message.
+
+    Raises:
+        ValueError: If they differ; the message is a table of key, both values and advice.
+    """
+    if not isinstance(settings, Mapping) or settings.get("feats_extract") is None:
+        raise ValueError(f"{place} has no feats_extract: it is no list of settings of features")
+    kind, conf = settings["feats_extract"], dict(settings.get("feats_extract_conf") or {})
+    theirs = _effective(full_settings(kind, conf))
+    ours = _effective(full_settings(vocoder.feats_extract, vocoder.feats_extract_conf))
+    rows = []
+    if kind != vocoder.feats_extract:
+        rows.append(("feats_extract", kind, vocoder.feats_extract, "extract the type that the vocoder was trained on"))
+    rows += [
+        (
+            key,
+            str(theirs[key]),
+            str(ours[key]),
+            f"extract features with {key} {ours[key]} (stage 1), or take another voice",
+        )
+        for key in theirs
+        if kind == vocoder.feats_extract and theirs[key] != ours[key]
+    ]
+    _refuse(rows, f"the vocoder wasn't trained on features such as those of {place}", "features")
+
+
+def _refuse(
+    rows: list[tuple[str, str, str, str]],
+    what: str = "the vocoder wasn't trained on the features that this model makes",
+    whose: str = "TTS model",
+) -> None:
     if rows:
-        table = [("key", "TTS model", "vocoder", "what to do"), *rows]
+        table = [("key", whose, "vocoder", "what to do"), *rows]
         widths = [max(len(row[column]) for row in table) for column in range(3)]
         lines = ["  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[3]]) for row in table]
-        raise ValueError("the vocoder wasn't trained on the features that this model makes:\n" + "\n".join(lines))
+        raise ValueError(f"{what}:\n" + "\n".join(lines))

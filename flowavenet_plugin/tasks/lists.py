@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Collection
+from pathlib import Path
 
 from flowavenet_plugin.data.scp import check_arks, check_holds_no_code, check_same_ids, read_scp
 
@@ -26,6 +28,8 @@ def check_lists(paths: Collection[tuple[str, str, str]], shape_files: Collection
     for path, _, kind in paths:
         if kind == "kaldi_ark":
             check_holds_no_code(path)
+    for path in (*(path for path, _, _ in paths), *shape_files):
+        _check_no_mark(path)
     lists = {str(path): read_scp(path) for path, _, _ in paths}
     first = next(iter(lists))
     for name, entries in lists.items():
@@ -42,3 +46,11 @@ def check_lists(paths: Collection[tuple[str, str, str]], shape_files: Collection
             for uid, (_, bands) in check_arks(path).items():
                 if bands != n_mels:
                     raise ValueError(f"{path}: utterance {uid} has features of {bands} bands, expected {n_mels}")
+
+
+def _check_no_mark(path: str) -> None:
+    """Refuse what ESPnet2's reader would take for a part of the first id."""
+    if Path(path).is_file():
+        with open(path, "rb") as file:
+            if file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8:
+                raise ValueError(f"{path} begins with a byte order mark: remove it (sed -i '1s/^\\xef\\xbb\\xbf//')")

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from typing import Any
 
+from flowavenet_plugin.flow.settings import VocoderSettings
+from flowavenet_plugin.vocoder.flowavenet_vocoder import FloWaveNetVocoder
 from flowavenet_plugin.vocoder.registry import VOCODERS
 
 #: Criterion of the averaged weights.
@@ -46,6 +50,36 @@ def check_options(args: argparse.Namespace) -> None:
             raise ValueError(f"--best_model_criterion {phase} {key}: averaged weights have a loss in validation only")
     if any(count < 1 for count in as_list(args.keep_nbest_models)):
         raise ValueError(f"--keep_nbest_models {args.keep_nbest_models}: these are numbers of epochs, 1 or more")
+
+
+def check_vocoder_conf(name: str, conf: Mapping[str, Any], feats: Mapping[str, Any]) -> None:
+    """Check the sizes of a vocoder against the features that it is to be trained on.
+
+    Args:
+        name: Name of the vocoder; of others than FloWaveNet nothing is known.
+        conf: Its options.
+        feats: All settings of the features.
+
+    Raises:
+        ValueError: If they don't fit; with both values.
+    """
+    if not issubclass(VOCODERS.get(name, object), FloWaveNetVocoder):
+        return
+    try:
+        settings = VocoderSettings(**{"n_mels": feats["n_mels"], **conf})
+    except TypeError as error:
+        raise ValueError(f"vocoder_conf {dict(conf)}: {error}") from error
+    if settings.hop_length != feats["hop_length"]:
+        raise ValueError(
+            f"upsample_scales {list(settings.upsample_scales)} give {settings.hop_length} samples per frame, but the "
+            f"features' hop_length is {feats['hop_length']} (run.sh: --n_shift)"
+        )
+    wanted = [float(feats["fmin"] or 0), feats["fs"] / 2 if feats["fmax"] is None else float(feats["fmax"])]
+    if settings.prediction_order and list(map(float, settings.mel_range)) != wanted:
+        raise ValueError(
+            f"mel_range {list(settings.mel_range)} isn't the features' fmin and fmax, {wanted}: the linear prediction "
+            "would be of other frequencies"
+        )
 
 
 def check_for_several(args: argparse.Namespace, world_size: int) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
+from flowavenet_plugin.vocoder.level import unchecked
 
 #: Longest part of an utterance that is shown, in seconds.
 MAX_SECONDS = 5.0
@@ -38,8 +39,9 @@ def show_samples(
     for (uid, *_), batch in batches:
         natural = batch["speech"][0]
         feats = batch["feats"][0].to(vocoder.feats_mean)
-        synthesised = vocoder.inference(feats, seed=zlib.crc32(uid.encode())).float().cpu()[: len(natural)]
-        if not synthesised.isfinite().all():  # can be, early in training; no reason to end it
+        with unchecked(vocoder):  # early in training it may be far too loud; no reason to end it
+            synthesised = vocoder.inference(feats, seed=zlib.crc32(uid.encode())).float().cpu()[: len(natural)]
+        if not synthesised.isfinite().all():
             logging.warning(f"no sample of {uid}: its synthesis in epoch {epoch} is not finite")
             continue
         if writer is not None:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flowavenet_plugin.data.audio import check_scale
 from flowavenet_plugin.data.scp import check_fit
 
 Example = tuple[str, dict[str, np.ndarray]]
@@ -36,7 +37,8 @@ class CheckPair:
             data: ``speech`` (samples,) and ``feats`` (frames, n_mels).
 
         Raises:
-            ValueError: If a shape or type doesn't fit, or values aren't finite; the message names the utterance.
+            ValueError: If a shape or type doesn't fit, values aren't finite, or audio is far beyond full scale; the
+                message names the utterance.
         """
         speech, feats = data["speech"], data["feats"]
         if speech.ndim != 1:
@@ -47,6 +49,7 @@ class CheckPair:
             )
         if feats.ndim != 2 or feats.shape[1] != self.n_mels:
             raise ValueError(f"utterance {uid}: features of shape {feats.shape}, expected (frames, {self.n_mels})")
+        check_scale(speech, f"utterance {uid}: the audio")
         check_fit(f"utterance {uid}", len(speech), len(feats), self.hop_length)
         for name, values in data.items():
             if not np.isfinite(values).all():

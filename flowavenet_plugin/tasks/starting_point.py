@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from torch import nn
 
+from flowavenet_plugin.data.settings import read_settings
 from flowavenet_plugin.tasks.averaging import check_decay
 from flowavenet_plugin.tasks.options import OTHER_RUN, Recorded, check_complete, check_fixed, check_same_batches
 from flowavenet_plugin.tasks.saving import CHECKPOINT, RECORD, STOPPED, check_whole
@@ -81,7 +81,7 @@ def _recorded(states: Mapping[str, Any], folder: Path, source: Path) -> Recorded
     if RECORD in states:
         return Recorded(states[RECORD], source)
     config = folder / "config.yaml"
-    options = yaml.safe_load(config.read_text(encoding="utf-8")) if config.exists() else None
+    options = read_settings(config) if config.exists() else None
     return Recorded(options if isinstance(options, Mapping) else {}, config)  # cut short by a kill: written anew
 
 

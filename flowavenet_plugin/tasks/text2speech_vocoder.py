@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-
 import torch
 from torch import Tensor, nn
 
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
-from flowavenet_plugin.vocoder.level import check_level
+from flowavenet_plugin.vocoder.level import heard, taken
 from flowavenet_plugin.vocoder.seeds import noise_seed
 
 
@@ -33,9 +31,9 @@ class Text2SpeechVocoder(nn.Module):
             Waveform, shape (frames * hop_length,): the same that ``vocoder_inference --seed`` makes of these features.
 
         Raises:
-            ValueError: If the features are none of this vocoder's, or look normalised.
+            ValueError: If the features are none of this vocoder's, or look normalised; or if no sound comes out.
         """
-        warning = check_level(self.vocoder, feats)
-        if warning is not None:
-            logging.warning(f"the features of this utterance have a {warning}")
-        return self.vocoder.inference(feats, seed=noise_seed(torch.initial_seed(), feats))
+        vocoder, seed = self.vocoder, noise_seed(torch.initial_seed(), feats)
+        if vocoder.checks_itself:
+            return vocoder.inference(feats, seed=seed)
+        return heard(vocoder, vocoder.inference(taken(vocoder, feats), seed=seed))

@@ -32,7 +32,7 @@ from flowavenet_plugin.tasks.espnet_model import ESPnetVocoderModel
 from flowavenet_plugin.tasks.folder_lock import HELD
 from flowavenet_plugin.tasks.lists import check_lists
 from flowavenet_plugin.tasks.options import convert_numbers, with_numbers
-from flowavenet_plugin.tasks.refusals import check_for_several, check_options
+from flowavenet_plugin.tasks.refusals import check_for_several, check_options, check_vocoder_conf
 from flowavenet_plugin.tasks.samples import MAX_SECONDS
 from flowavenet_plugin.tasks.segments import CheckPair, SegmentCollate
 from flowavenet_plugin.tasks.starting_point import check_starting_point
@@ -162,6 +162,7 @@ class VocoderTask(AbsTask):
                 "CUDA_VISIBLE_DEVICES, or train on the CPU (--ngpu 0)"
             )
         check_options(args)
+        check_vocoder_conf(args.vocoder, args.vocoder_conf, _feats_conf(args))
         if not args.dry_run:
             cls.check_sets(args)
 

@@ -26,6 +26,9 @@ class AbsVocoder(nn.Module, ABC):
         training_only: How the names of parameters begin that only training has: loading leaves them out.
         trainable: Whether there is anything to train.
         exact_stream: Whether a stream's pieces, joined, are the sound of the whole.
+        checks: Whether features and sound are looked at: features that look normalised or can't be of any sound, and
+            sound far beyond full scale, are then refused. It may be switched off.
+        checks_itself: Whether the class does so; for others those who call it do, where they can.
         feats_extract: Type of the features.
         feats_extract_conf: Their settings.
     """
@@ -35,6 +38,8 @@ class AbsVocoder(nn.Module, ABC):
     training_only: Sequence[str] = ()
     trainable = True
     exact_stream = True
+    checks = True
+    checks_itself = False
     feats_extract: str
     feats_extract_conf: Mapping[str, Any]
 
@@ -83,6 +88,14 @@ class AbsVocoder(nn.Module, ABC):
     def normalize(self, feats: Tensor) -> Tensor:
         """Standardise features, shape (..., n_mels)."""
         return (feats - self.feats_mean) / self.feats_std
+
+    def loudness(self, feats: Tensor) -> float | None:
+        """Return the root mean square of the sound that features ask for, full scale is 1; None: only training tells.
+
+        Args:
+            feats: Un-normalised features, shape (frames, n_mels).
+        """
+        return None
 
     def for_inference(self, dtype: torch.dtype | None = None) -> None:
         """Free what only training and scoring need, where a class can; from now on it makes sound and nothing else.

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from flowavenet_plugin.flow.arithmetic import usable
 
+#: Peak of a sound (full scale is 1) that is no sound any more.
+FAR_BEYOND = 10.0
+
 
 def check_temperature(temperature: float) -> float:
     """Return a temperature that is possible.
@@ -86,24 +89,11 @@ def as_noise(noise: Tensor | np.ndarray, frames: int, hop_length: int, seed: obj
     return noise
 
 
-def as_batch(feats: Iterable, seeds: Iterable | None, n_mels: int, like: Tensor) -> tuple[list[Tensor], list]:
-    """Return the features of several utterances, and the seed of each, None where there are none.
-
-    Raises:
-        ValueError: If features can't be used (:func:`as_feats`), or there are not as many seeds as utterances.
-    """
-    feats = as_items("the features", feats)
-    seeds = [None] * len(feats) if seeds is None else as_items("the seeds", seeds)
-    if len(seeds) != len(feats):
-        raise ValueError(f"{len(seeds)} seeds for {len(feats)} utterances")
-    return [as_feats(item, n_mels, like) for item in feats], seeds
-
-
 def as_waveform(wav: Tensor | np.ndarray, like: Tensor) -> Tensor:
     """Return a waveform, (samples,), in the type and on the device of ``like``.
 
     Raises:
-        ValueError: If its shape is another, or its samples are integers, whose scale isn't known.
+        ValueError: If its shape is another, or its samples are integers, whose scale isn't known, or as large.
     """
     wav = wav if isinstance(wav, Tensor) else np.asarray(wav)
     dtype = wav.dtype
@@ -112,7 +102,21 @@ def as_waveform(wav: Tensor | np.ndarray, like: Tensor) -> Tensor:
     wav = as_tensor("the waveform", wav, like)
     if wav.dim() != 1:
         raise ValueError(f"expected a waveform of shape (samples,), got {tuple(wav.shape)}")
-    return check_finite("the waveform", wav)
+    return check_peak("the waveform", wav)
+
+
+def check_peak(name: str, wav: Tensor) -> Tensor:
+    """Return a waveform, shape (samples,), itself.
+
+    Raises:
+        ValueError: If it isn't finite, or far beyond full scale; the message calls it ``name``.
+    """
+    check_finite(name, wav)
+    peak = wav.abs().max().item() if wav.numel() else 0.0
+    if peak > FAR_BEYOND:
+        scale = ": 16-bit samples are divided by 32768" if peak <= 32768 and bool((wav == wav.round()).all()) else ""
+        raise ValueError(f"{name} has a peak of {peak:.6g}, but amplitudes lie in [-1, 1]{scale}")
+    return wav
 
 
 def check_feats(feats: Tensor, n_mels: int) -> None:
@@ -122,7 +126,8 @@ def check_feats(feats: Tensor, n_mels: int) -> None:
         ValueError: If their shape isn't (frames, n_mels), or a value is not finite.
     """
     if feats.dim() != 2 or feats.shape[1] != n_mels or feats.shape[0] == 0:
-        raise ValueError(f"expected features of shape (frames, {n_mels}), got {tuple(feats.shape)}")
+        hint = " (transposed?)" if feats.dim() == 2 and feats.shape[0] == n_mels and feats.shape[1] > 0 else ""
+        raise ValueError(f"expected features of shape (frames, {n_mels}), got {tuple(feats.shape)}{hint}")
     check_finite("the features", feats)
 
 

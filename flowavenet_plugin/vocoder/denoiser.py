@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
+from flowavenet_plugin.vocoder.level import unchecked
 
 N_FFT = 1024
 #: A quiet mel: so many standard deviations below the mean of the training features, in each band.
@@ -33,7 +34,8 @@ class Denoiser:
                 "With a voice that is refined, refine=0 (--refine 0) goes with it"
             )
         quiet = vocoder.feats_mean - QUIET * vocoder.feats_std
-        wav = vocoder.inference(quiet.expand(FRAMES, -1), temperature=0.0, seed=0)
+        with unchecked(vocoder):  # features like these are nobody's
+            wav = vocoder.inference(quiet.expand(FRAMES, -1), temperature=0.0, seed=0)
         self._window = torch.hann_window(N_FFT, dtype=wav.dtype, device=wav.device)
         inner = wav[EDGE * vocoder.hop_length : -EDGE * vocoder.hop_length]
         #: Mean magnitude per bin, shape (bins, 1).

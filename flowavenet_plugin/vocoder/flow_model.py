@@ -15,9 +15,10 @@ from flowavenet_plugin.flow.flowavenet import FloWaveNet
 from flowavenet_plugin.flow.prediction import LinearPrediction
 from flowavenet_plugin.flow.settings import VocoderSettings
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
-from flowavenet_plugin.vocoder.checks import as_feats, as_waveform, check_temperature, sample_counts
+from flowavenet_plugin.vocoder.checks import as_waveform, check_temperature, sample_counts
 from flowavenet_plugin.vocoder.folded import FoldedWeights
 from flowavenet_plugin.vocoder.inversion.pieces import Tables
+from flowavenet_plugin.vocoder.level import taken
 from flowavenet_plugin.vocoder.training.adversarial import Adversary
 from flowavenet_plugin.vocoder.training.objective import Batch, LossTables, batch_loss
 
@@ -111,7 +112,7 @@ class FlowModel(AbsVocoder):
         Raises:
             ValueError: If the waveform doesn't fit the features, or holds integers.
         """
-        feats, wav = as_feats(feats, self.n_mels, self.feats_mean), as_waveform(wav, self.feats_mean)
+        feats, wav = taken(self, feats), as_waveform(wav, self.feats_mean)
         samples, frames = torch.tensor(wav.shape), torch.tensor(feats.shape[:1])
         with full_precision():
             stats = self.loss(wav[None], feats[None], samples, frames)[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -13,11 +14,13 @@ from torch import Tensor
 from flowavenet_plugin.flow.arithmetic import own_arithmetic
 from flowavenet_plugin.flow.settings import VocoderSettings, takes
 from flowavenet_plugin.flow.synthesis import PreparedFlow
-from flowavenet_plugin.vocoder.checks import as_batch, as_feats, as_noise, check_temperature
+from flowavenet_plugin.vocoder.checks import as_noise, check_temperature
 from flowavenet_plugin.vocoder.flow_model import FlowModel
-from flowavenet_plugin.vocoder.inversion.pieces import as_pieces, in_chunks, working_dtype
+from flowavenet_plugin.vocoder.inversion.pieces import in_chunks, working_dtype
 from flowavenet_plugin.vocoder.inversion.start import PITCH_CONTEXT
+from flowavenet_plugin.vocoder.level import heard, taken, taken_batch, taken_pieces
 from flowavenet_plugin.vocoder.noise import NoiseSource, first_phase
+from flowavenet_plugin.vocoder.pickling import copied, reduced
 from flowavenet_plugin.vocoder.source import at
 from flowavenet_plugin.vocoder.source.session import SourceSession
 from flowavenet_plugin.vocoder.streaming import Synthesis
@@ -32,6 +35,8 @@ class FloWaveNetVocoder(FlowModel):
     changes nothing, see :mod:`flowavenet_plugin.flow.arithmetic`; only :meth:`loss` lets its WaveNets run in autocast's
     type. Several threads may make sound at the same time.
     """
+
+    checks_itself = True
 
     def __init__(self, fs: int, hop_length: int, n_mels: int, **settings: Any) -> None:
         """Build the vocoder.
@@ -75,11 +80,12 @@ class FloWaveNetVocoder(FlowModel):
             Waveform, amplitude in about [-1, 1], shape (frames * hop_length,).
 
         Raises:
-            ValueError: If a shape or the temperature is impossible, or both seed and noise are given.
+            ValueError: If a shape or the temperature is impossible, both seed and noise are given, or
+                ``checks`` refuses.
         """
-        feats = as_feats(feats, self.n_mels, self.feats_mean)
         if noise is None:
             return self.inference_batch([feats], temperature, [seed], dtype)[0]
+        feats = taken(self, feats)
         noise = as_noise(noise, len(feats), self.hop_length, seed, feats)
         scale = check_temperature(1.0 if temperature is None else temperature)
         return self._synthesise([feats], [noise], [0.0], scale, dtype)[0]
@@ -105,9 +111,10 @@ class FloWaveNetVocoder(FlowModel):
             Waveform of each, shape (frames * hop_length,); of none, none.
 
         Raises:
-            ValueError: If a shape or the temperature is impossible, or there are not as many seeds as utterances.
+            ValueError: If a shape or the temperature is impossible, there are not as many seeds as utterances, or
+                ``checks`` refuses.
         """
-        feats, seeds = as_batch(feats, seeds, self.n_mels, self.feats_mean)
+        feats, seeds = taken_batch(self, feats, seeds)
         scale = check_temperature(self.temperature if temperature is None else temperature)
         if not feats:
             return []
@@ -140,21 +147,22 @@ class FloWaveNetVocoder(FlowModel):
             Sound, shape (samples,), whenever there is more of it.
 
         Raises:
-            ValueError: If a shape, the temperature or ``chunk_frames`` is impossible, or no frame arrives.
+            ValueError: If a shape, the temperature or ``chunk_frames`` is impossible, no frame arrives, or ``checks``
+                refuses.
         """
         scale = check_temperature(self.temperature if temperature is None else temperature)
         if chunk_frames < 1:
             raise ValueError(f"chunk_frames must be at least 1, not {chunk_frames}")
         noise, source = NoiseSource(seed), self.tables().source
-        pieces = ((piece, None) for piece in as_pieces(feats, self.n_mels, self.feats_mean))
+        arriving = taken_pieces(self, feats)
+        pieces = ((piece, None) for piece in arriving)
         if source is not None:
             session = SourceSession(source, first_phase(noise))
-            chunks = in_chunks(feats, chunk_frames, self.n_mels, self.feats_mean)
-            pieces = (session.push(chunk, final) for chunk, final in chunks)
+            pieces = (session.push(chunk, final) for chunk, final in in_chunks(arriving, chunk_frames))
         synthesis = Synthesis(self.prepare(dtype), self.prediction, noise, scale, chunk_frames)
         for piece, latent in pieces:
-            yield from synthesis.push(piece, self.normalize(piece), latent)
-        yield from synthesis.finish()
+            yield from (heard(self, wav) for wav in synthesis.push(piece, self.normalize(piece), latent))
+        yield from (heard(self, wav) for wav in synthesis.finish())
 
     @property
     def look_ahead(self) -> int:
@@ -200,6 +208,14 @@ class FloWaveNetVocoder(FlowModel):
             )
         return super()._apply(fn, recurse)
 
+    def __reduce__(self) -> tuple:
+        self._folded.need_originals("pickle")
+        settings = dataclasses.asdict(self.settings)
+        return reduced(self, {name: value for name, value in settings.items() if name != "n_mels"})
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FloWaveNetVocoder:
+        return copied(self, memo)
+
     def train(self, mode: bool = True) -> FloWaveNetVocoder:
         """Switch between training and evaluation; training forgets what :meth:`prepare` made."""
         if mode:
@@ -229,4 +245,4 @@ class FloWaveNetVocoder(FlowModel):
         wav = self._inverse(dtype)(drawn[:, None], cond.mT, lengths)[:, 0]
         if self.prediction is not None:
             wav = self.prediction.inverse(wav, padded, cond, lengths)
-        return [item[:size] for item, size in zip(wav, sizes, strict=True)]
+        return [heard(self, item[:size]) for item, size in zip(wav, sizes, strict=True)]

@@ -33,6 +33,7 @@ def load_vocoder(
     config_file: str | os.PathLike[str] | None = None,
     device: str | torch.device = "cpu",
     refine: int | None = None,
+    check: bool = True,
 ) -> AbsVocoder:
     """Load a trained vocoder.
 
@@ -43,6 +44,8 @@ def load_vocoder(
         device: Where to put it.
         refine: Iterations that bring each sound nearer to its features, see :class:`RefinedVocoder`; 0: none.
             Default: the configuration's own ``refine``, which packed models may have, else 0.
+        check: Whether the vocoder refuses features that look normalised or can't be of any sound, and sound far beyond
+            full scale; its ``checks`` switches that later.
 
     Returns:
         The vocoder in evaluation mode, with the feature settings as ``feats_extract`` (name) and
@@ -53,7 +56,9 @@ def load_vocoder(
         ValueError: If the configuration is none of a vocoder, the weights don't fit it, or the file holds code.
     """
     with torch.inference_mode(False):  # weights made in it could neither be trained nor changed, anywhere
-        return _load(model_file, config_file, device, refine)
+        vocoder = _load(model_file, config_file, device, refine)
+    vocoder.checks = check
+    return vocoder
 
 
 def _load(
@@ -107,7 +112,7 @@ def unpacked(path: Path) -> Iterator[Path]:
             try:
                 with zipfile.ZipFile(path) as archive:
                     archive.extractall(folder)  # never outside the folder: zipfile sees to that
-            except (zipfile.BadZipFile, OSError) as error:
+            except Exception as error:  # what is damaged makes zipfile fail in many ways
                 raise ValueError(f"{path} is broken or no zip file: {error}") from error
             weights = _weights_in(Path(folder), path)
             try:
@@ -140,7 +145,7 @@ def read_config(config_file: str | os.PathLike[str]) -> dict[str, Any]:
         raise FileNotFoundError(f"no configuration at {config_file}: it belongs beside the weights")
     try:
         config = yaml.safe_load(Path(config_file).read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{config_file} is not a YAML file: {error}") from error
     needed = ("vocoder", "vocoder_conf", "feats_extract", "feats_extract_conf")
     missing = [key for key in needed if not isinstance(config, Mapping) or config.get(key) is None]

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from flowavenet_plugin.flow.arithmetic import arithmetic, own_arithmetic
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
-from flowavenet_plugin.vocoder.checks import as_batch, as_feats, as_noise, check_temperature
+from flowavenet_plugin.vocoder.checks import as_noise, check_temperature
 from flowavenet_plugin.vocoder.inversion.analysis import FeatureAnalysis
 from flowavenet_plugin.vocoder.inversion.pieces import Tables, in_chunks
 from flowavenet_plugin.vocoder.inversion.refinement import check_iterations, refine
 from flowavenet_plugin.vocoder.inversion.session import CONTEXT, RefinementSession
 from flowavenet_plugin.vocoder.inversion.settings import feature_settings
 from flowavenet_plugin.vocoder.inversion.start import PITCH_CONTEXT, Start, StartSession
+from flowavenet_plugin.vocoder.level import heard, taken, taken_batch, taken_pieces
 from flowavenet_plugin.vocoder.noise import NoiseSource, first_phase
 
 #: Counted up when the same seed begins to give another sound: tables made with an earlier one are then made anew.
@@ -36,6 +37,7 @@ class MelInversionVocoder(AbsVocoder):
         torch.Size([1280])
     """
 
+    checks_itself = True
     changeable = ("temperature", "iterations")
     trainable = False
     exact_stream = False
@@ -109,11 +111,12 @@ class MelInversionVocoder(AbsVocoder):
             Waveform, amplitude in about [-1, 1], shape (frames * hop_length,).
 
         Raises:
-            ValueError: If a shape or the temperature is impossible, or both seed and noise are given.
+            ValueError: If a shape or the temperature is impossible, both seed and noise are given, or
+                ``checks`` refuses.
         """
-        feats = as_feats(feats, self.n_mels, self.feats_mean)
         if noise is None:
             return self.inference_batch([feats], temperature, [seed])[0]
+        feats = taken(self, feats)
         noise = as_noise(noise, len(feats), self.hop_length, seed, feats)
         noise = noise * check_temperature(1.0 if temperature is None else temperature)
         return self._synthesise([feats], [noise], [0.0])[0]
@@ -136,9 +139,10 @@ class MelInversionVocoder(AbsVocoder):
             Waveform of each, shape (frames * hop_length,); of none, none.
 
         Raises:
-            ValueError: If a shape or the temperature is impossible, or there are not as many seeds as utterances.
+            ValueError: If a shape or the temperature is impossible, there are not as many seeds as utterances, or
+                ``checks`` refuses.
         """
-        feats, seeds = as_batch(feats, seeds, self.n_mels, self.feats_mean)
+        feats, seeds = taken_batch(self, feats, seeds)
         scale = check_temperature(self.temperature if temperature is None else temperature)
         sources = [NoiseSource(seed) for seed in seeds]
         phases = [first_phase(source) for source in sources]
@@ -155,7 +159,8 @@ class MelInversionVocoder(AbsVocoder):
         phase = torch.tensor(phases, dtype=torch.float64, device=padded.device)[:, None]
         wav = start(padded, frames, drawn, phase)
         wav = refine(start.analysis, wav, padded, self.iterations, start.analysis.layout(frames))
-        return [item[: count * self.hop_length].to(feats[0]) for item, count in zip(wav, frames, strict=True)]
+        sounds = [item[: count * self.hop_length].to(feats[0]) for item, count in zip(wav, frames, strict=True)]
+        return [heard(self, sound) for sound in sounds]
 
     @torch.no_grad()
     def stream(
@@ -181,17 +186,25 @@ class MelInversionVocoder(AbsVocoder):
             Sound, shape (samples,), whenever there is more of it.
 
         Raises:
-            ValueError: If a shape, the temperature or ``chunk_frames`` is impossible, or no frame arrives.
+            ValueError: If a shape, the temperature or ``chunk_frames`` is impossible, no frame arrives, or ``checks``
+                refuses.
         """
         scale = check_temperature(self.temperature if temperature is None else temperature)
         start = self._start()
         first = StartSession(start, NoiseSource(seed), scale)
         second = RefinementSession(start.analysis, self.iterations)
-        for piece, final in in_chunks(feats, chunk_frames, self.n_mels, self.feats_mean):
+        for piece, final in in_chunks(taken_pieces(self, feats), chunk_frames):
             with arithmetic(self.device):
                 wav = second.push(*first.push(piece.to(start.dtype), final), final)
             if len(wav):
-                yield wav.to(self.feats_mean)
+                yield heard(self, wav.to(self.feats_mean))
+
+    @torch.no_grad()
+    @own_arithmetic
+    def loudness(self, feats: Tensor) -> float:
+        """See :meth:`AbsVocoder.loudness`."""
+        analysis = self._start().analysis
+        return analysis.loudness(feats.to(analysis.device, analysis.dtype))
 
     def _make_tables(self) -> Start:
         return Start(FeatureAnalysis(feature_settings(self.feats_extract, self.feats_extract_conf)))

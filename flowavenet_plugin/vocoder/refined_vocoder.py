@@ -17,6 +17,7 @@ from flowavenet_plugin.vocoder.inversion.pieces import Tables
 from flowavenet_plugin.vocoder.inversion.refinement import check_iterations, refine
 from flowavenet_plugin.vocoder.inversion.session import CONTEXT, RefinementSession
 from flowavenet_plugin.vocoder.inversion.settings import feature_settings
+from flowavenet_plugin.vocoder.level import heard
 
 
 class RefinedVocoder(AbsVocoder):
@@ -41,7 +42,7 @@ class RefinedVocoder(AbsVocoder):
         self.set_features(vocoder.feats_extract, vocoder.feats_extract_conf)
         self.refine = check_iterations(iterations)
         del self.feats_mean, self.feats_std  # the vocoder's are found by __getattr__
-        self.vocoder = vocoder
+        self.vocoder, self.training = vocoder, vocoder.training
         feature_settings(self.feats_extract, self.feats_extract_conf)
         self._tables = Tables(self._make_tables)
 
@@ -88,6 +89,20 @@ class RefinedVocoder(AbsVocoder):
         self.vocoder.temperature = value
 
     @property
+    def checks(self) -> bool:
+        """The vocoder's own switch."""
+        return self.vocoder.checks
+
+    @checks.setter
+    def checks(self, value: bool) -> None:
+        self.vocoder.checks = value
+
+    @property
+    def checks_itself(self) -> bool:
+        """Whether the vocoder looks at its features by itself."""
+        return self.vocoder.checks_itself
+
+    @property
     def cuda_graphs(self) -> bool:
         """The vocoder's own switch."""
         return getattr(self.vocoder, "cuda_graphs", False)
@@ -100,6 +115,10 @@ class RefinedVocoder(AbsVocoder):
     def look_ahead(self) -> int:
         """Frames that :meth:`stream` waits for, besides those that fill up its chunk."""
         return self.vocoder.look_ahead + CONTEXT
+
+    def loudness(self, feats: Tensor) -> float | None:
+        """See :meth:`AbsVocoder.loudness`."""
+        return self.vocoder.loudness(feats)
 
     def for_inference(self, dtype: torch.dtype | None = None) -> None:
         """See :meth:`AbsVocoder.for_inference`."""
@@ -134,7 +153,8 @@ class RefinedVocoder(AbsVocoder):
         parts = (torch.nn.utils.rnn.pad_sequence(part, batch_first=True) for part in (feats, wavs))
         feats, wav = (part.to(analysis.dtype) for part in parts)
         wav = refine(analysis, wav, feats, self.refine, analysis.layout(frames))
-        return [item[: count * self.hop_length].to(wavs[0]) for item, count in zip(wav, frames, strict=True)]
+        sounds = [item[: count * self.hop_length].to(wavs[0]) for item, count in zip(wav, frames, strict=True)]
+        return [heard(self, sound) for sound in sounds]
 
     @torch.no_grad()
     def stream(self, feats: Iterable[Tensor | np.ndarray], *args: Any, **options: Any) -> Iterator[Tensor]:
@@ -146,7 +166,7 @@ class RefinedVocoder(AbsVocoder):
         Yields:
             Sound, shape (samples,), whenever there is more of it.
         """
-        session, arrived, heard = RefinementSession(self._analysis, self.refine), [], []
+        session, arrived, waiting = RefinementSession(self._analysis, self.refine), [], []
 
         def watched() -> Iterator[Tensor]:
             for piece in feats:
@@ -155,18 +175,18 @@ class RefinedVocoder(AbsVocoder):
                     yield arrived[-1]
 
         def refined(final: bool) -> Tensor:
-            known, wav = torch.cat(arrived), torch.cat(heard)
+            known, wav = torch.cat(arrived), torch.cat(waiting)
             ready = len(wav) // self.hop_length
-            arrived[:], heard[:] = [known[ready:]], [wav[ready * self.hop_length :]]
+            arrived[:], waiting[:] = [known[ready:]], [wav[ready * self.hop_length :]]
             now = (known[:ready], wav[: ready * self.hop_length])
             with arithmetic(self.device):
                 return session.push(*(part.to(self._analysis.dtype) for part in now), final).to(self.feats_mean)
 
         for wav in self._own("stream")(watched(), *args, **options):
-            heard.append(wav)
+            waiting.append(wav)
             if len(made := refined(final=False)):
-                yield made
-        yield refined(final=True)
+                yield heard(self, made)
+        yield heard(self, refined(final=True))
 
     def _own(self, name: str) -> Any:
         """Return a method of the vocoder.

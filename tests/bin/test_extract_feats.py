@@ -121,8 +121,8 @@ def make_bad(kind: str, path: Path) -> None:
         path.write_text("this is no recording")
     elif kind == "truncated":
         os.truncate(path, 44 + 2 * 3000)
-    elif kind in ("nan", "stereo"):
-        wav = np.full((4000, 2 if kind == "stereo" else 1), 0.5)
+    elif kind in ("nan", "stereo", "integers", "loud"):
+        wav = np.full((4000, 2 if kind == "stereo" else 1), {"integers": 12345.0, "loud": 3.0}.get(kind, 0.5))
         if kind == "nan":
             wav[123:125] = np.nan
         soundfile.write(path, wav, FS, subtype="FLOAT")
@@ -145,6 +145,8 @@ BAD = {
     "short": "utt2: too short: 512 samples, at least 513 are wanted",
     "truncated": "utt2: .*utt2.wav is truncated: its header promises 4200 samples, 3000 are there",
     "nan": "utt2: 2 of 4000 samples are NaN or infinite, the first is sample 123",
+    "integers": "utt2: .*utt2.wav has a peak of 12345, at most 1 is expected, .* 16-bit integers: divide .* by 32768",
+    "loud": "utt2: .*utt2.wav has a peak of 3, at most 1 is expected(?!,)",
     "stereo": "utt2: .*utt2.wav has 2 channels, 1 is wanted",
 }
 
@@ -287,3 +289,48 @@ def test_a_part_may_have_bad_recordings_only(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="none of 2 utterances is good: bad0: "):
         merge_dump.main(["--output_dir", str(tmp_path / "none"), parts[0]])
     assert not (tmp_path / "none").exists()
+
+
+def test_a_little_beyond_full_scale_is_counted(
+    tmp_path: Path, corpus: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    for utt, peak in (("utt0", 1.25), ("utt1", 1.5)):
+        wav = np.random.default_rng(0).uniform(-1, 1, 4000)
+        soundfile.write(corpus[utt], peak * wav / np.abs(wav).max(), FS, subtype="FLOAT")
+    assert run_extract(tmp_path, "--log_level", "WARNING") == ""
+    found = [record.message for record in caplog.records if "full scale" in record.message]
+    assert len(found) == 1 and "2 of 4 recordings" in found[0] and "1.500, of utt1" in found[0]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["fmin=7600", "fmax=80"], "fmin 7600 Hz must be below fmax 80 Hz"),
+        (["fmin=8000", "fmax=null"], "fmin 8000 Hz must be below fmax 8000 Hz"),
+        (["n_mels=400"], r"n_mels 400 with n_fft 1024 at 16000 Hz: \d+ bands hold no frequency"),
+    ],
+)
+def test_impossible_settings_are_refused_before_anything(
+    tmp_path: Path, corpus: dict[str, Path], options: list[str], message: str
+) -> None:
+    conf = [word for option in options for word in ("--feats_extract_conf", option)]
+    assert_matches(f"extract_feats: error: .*{message}", run_extract(tmp_path, *conf))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "vocoder_conf, message",
+    [
+        ("upsample_scales: [16, 16]", r"conf.yaml: upsample_scales \[16, 16\] give 256 .* hop_length is 200"),
+        ("{upsample_scales: [10, 20], prediction_order: 8, mel_range: [0, 8000]}", r"mel_range .* \[80.0, 7600.0\]"),
+        ("{upsample_scales: [10, 20], n_blok: 2}", "conf.yaml: vocoder_conf .*n_blok"),
+    ],
+)
+def test_a_model_that_cannot_be_trained_on_them_is_told_first(
+    tmp_path: Path, corpus: dict[str, Path], vocoder_conf: str, message: str
+) -> None:
+    (tmp_path / "conf.yaml").write_text(f"vocoder_conf:\n  {vocoder_conf}\n")
+    assert_matches(message, run_extract(tmp_path, "--train_config", tmp_path / "conf.yaml"))
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "conf.yaml").write_text("vocoder_conf:\n  {upsample_scales: [10, 20], prediction_order: 8}\n")
+    assert run_extract(tmp_path, "--train_config", tmp_path / "conf.yaml") == ""

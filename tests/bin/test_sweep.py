@@ -12,8 +12,9 @@ import torch
 import yaml
 
 import tiny_corpus
-from flowavenet_plugin.bin import sweep
+from flowavenet_plugin.bin import sweep, vocoder_inference
 from flowavenet_plugin.data.features import full_settings
+from flowavenet_plugin.data.provenance import read_sources
 from tiny_voice import make_voice
 
 
@@ -82,3 +83,18 @@ def test_sound_is_kept_until_the_weights_change(done: Path) -> None:
 def test_a_temperature_that_is_none_is_refused(done: Path, bad: str) -> None:
     with pytest.raises(SystemExit, match=f"sweep: error: --temperatures: {bad}, a number of at least 0"):
         run(done, "--temperatures", "0.5", bad)
+
+
+def test_a_swept_sound_is_what_decoding_with_the_same_options_makes(done: Path, tmp_path: Path) -> None:
+    arguments = "--refine 2 --seed 3 --temperature 0.9"
+    run(done, "--temperatures", "0.5", f"--inference_args={arguments}")
+    model = next((done / "exp").glob("*.pth"))
+    command = ["--scp", str(done / "dump/dev/feats.scp"), "--model_file", str(model), "--output_dir", str(tmp_path)]
+    vocoder_inference.main([*command, *arguments.split(), "--temperature", "0.5"])
+    swept, alone = (read_sources(folder)["utt0"] for folder in (folder_of(done, "0.5"), tmp_path))
+    assert swept["sound"] == alone["sound"]
+    assert (swept["refine"], swept["seed"], swept["temperature"]) == ("2", "3", "0.5")
+    settings = json.loads((folder_of(done, "0.5") / "scoring/scores.json").read_text())["settings"]
+    assert settings == {"temperature": 0.5, "seed": 3, "refine": 2}
+    with pytest.raises(SystemExit, match="--inference_args '--refine \"': No closing quotation"):
+        run(done, '--inference_args=--refine "')

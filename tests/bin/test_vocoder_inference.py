@@ -200,8 +200,8 @@ def test_bad_input_names_the_utterance_and_loses_nothing(
     (corpus / "feats.scp").write_text("\n".join([*lines[:2], f"utt2 {corpus}/narrow.npy", lines[3]]) + "\n")
     message = refused(corpus, tmp_path)
     assert "utt2" in message and "(4, 3)" in message and "6" in message
-    assert list(read_scp(tmp_path / "out" / "wav" / "wav.scp")) == ["utt0", "utt1"]
-    assert len(read_scp(tmp_path / "out" / "utt2rtf")) == 2
+    assert list(read_scp(tmp_path / "out" / "wav" / "wav.scp")) == ["utt0", "utt1", "utt3"]
+    assert len(read_scp(tmp_path / "out" / "utt2rtf")) == 3
 
     (corpus / "feats.scp").write_text("\n".join([f"utt0 touch {tmp_path}/ran |", *lines[1:]]) + "\n")
     message = refused(corpus, tmp_path)
@@ -217,7 +217,7 @@ def test_bad_input_names_the_utterance_and_loses_nothing(
     assert "temprature" in capsys.readouterr().err
     if not torch.cuda.is_available():
         assert "no GPU" in refused(corpus, tmp_path, "--ngpu", "1")
-    assert list(read_scp(tmp_path / "out" / "wav" / "wav.scp")) == ["utt0", "utt1"]
+    assert list(read_scp(tmp_path / "out" / "wav" / "wav.scp")) == ["utt0", "utt1", "utt3"]
 
 
 def test_an_id_cannot_leave_the_folder(corpus: Path, tmp_path: Path) -> None:
@@ -263,3 +263,51 @@ def test_normalised_features_are_refused(corpus: Path, tmp_path: Path) -> None:
     (corpus / "feats.scp").write_text(f"utt7 {corpus}/norm.npy\n")
     message = refused(corpus, tmp_path)
     assert "utt7" in message and "normalised" in message and "denorm" in message
+
+
+@pytest.mark.parametrize("size", ["1", "3"])
+def test_one_bad_utterance_costs_no_other(corpus: Path, tmp_path: Path, size: str) -> None:
+    good = (corpus / "feats.scp").read_text()
+    np.save(corpus / "narrow.npy", np.zeros((4, 3), np.float32))
+    np.save(corpus / "far.npy", np.full((4, 6), -100, np.float32))
+    (corpus / "cut.ark").write_bytes((corpus / "feats.ark").read_bytes()[:60])
+    lines = good.splitlines() + [
+        f"bad{i} {corpus}/{name}" for i, name in enumerate(("narrow.npy", "cut.ark:5", "far.npy"))
+    ]
+    (corpus / "feats.scp").write_text("\n".join([lines[4], *lines[:2], lines[5], *lines[2:4], lines[6]]) + "\n")
+    out = tmp_path / "out"
+    message = refused(corpus, tmp_path, "--batch_size", size)
+    assert "3 of 7 utterances can't be decoded" in message and "bad0: expected features of shape" in message
+    assert "the others are decoded, see" in message
+    assert sorted(read_scp(out / "wav/wav.scp")) == ["utt0", "utt1", "utt2", "utt3"]
+    bad = read_scp(out / "bad_utts")
+    assert sorted(bad) == ["bad0", "bad1", "bad2"]
+    assert "(4, 3)" in bad["bad0"] and "cut.ark" in bad["bad1"] and "-100" in bad["bad2"]
+    decode(corpus, out, "--batch_size", size, "--skip_bad_utts", "true")
+    np.save(corpus / "far.npy", np.full((4, 6), -3, np.float32))
+    np.save(corpus / "narrow.npy", np.full((4, 6), -3, np.float32))
+    decode(corpus, out, "--batch_size", size, "--skip_bad_utts", "true")
+    assert list(read_scp(out / "bad_utts")) == ["bad1"] and "bad2" in read_scp(out / "wav/wav.scp")
+    (corpus / "feats.scp").write_text(good)
+    decode(corpus, out)
+    for part in range(2):
+        (corpus / "feats.scp").write_text(lines[5] + "\n")
+        assert "none are decoded" in refused(corpus, tmp_path, "--skip_bad_utts", "true"), part
+
+
+def test_a_folder_keeps_what_another_list_left(corpus: Path, tmp_path: Path) -> None:
+    lines, out = (corpus / "feats.scp").read_text().splitlines(), tmp_path / "out"
+    (corpus / "feats.scp").write_text("\n".join(lines[:2]))
+    decode(corpus, out)
+    (corpus / "feats.scp").write_text("\n".join(lines[2:]))
+    decode(corpus, out)
+    for name in ("wav/wav.scp", "utt2rtf", "made_of"):
+        assert list(read_scp(out / name)) == ["utt0", "utt1", "utt2", "utt3"], name
+    whole = {utt: (out / f"wav/{utt}.wav").read_bytes() for utt in ("utt0", "utt2", "utt3")}
+    for utt, size in (("utt0", 1000), ("utt2", 1000), ("utt3", 0)):
+        (out / f"wav/{utt}.wav").write_bytes(whole[utt][:size])
+    decode(corpus, out)
+    assert list(read_scp(out / "wav/wav.scp")) == ["utt1", "utt2", "utt3"]  # the first is of the other list
+    (corpus / "feats.scp").write_text("\n".join(lines))
+    decode(corpus, out)
+    assert {utt: (out / f"wav/{utt}.wav").read_bytes() for utt in whole} == whole

@@ -21,6 +21,7 @@ from flowavenet_plugin.data.scp import (
     check_same_ids,
     open_feats,
     read_audio,
+    read_files,
     read_scp,
     write_scp,
 )
@@ -65,7 +66,7 @@ def test_read_scp_keeps_order_and_spaces(tmp_path: Path) -> None:
         ("a | cat x.wav\n", r"utterance a: '\| cat x.wav' is a shell pipe"),
         ("a cat x.ark |:12\n", r"utterance a: 'cat x.ark \|:12' is a shell pipe"),
         ("a cat x.ark | :12[0:3]\n", r"utterance a: .* is a shell pipe"),
-        (b"a \xff\xfe\n", r"wav.scp: not UTF-8"),
+        (b"a \xff\xfe\n", r"wav.scp:1: not UTF-8"),
     ],
 )
 def test_read_scp_refuses(tmp_path: Path, content: str | bytes, message: str) -> None:
@@ -147,9 +148,68 @@ def test_relative_entries_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path / "elsewhere")
     np.testing.assert_array_equal(open_feats(recipe / "exp/decode/feats.scp")["a"], FEATS["utt0"])
     write_scp(tmp_path / "copied.scp", {"a": "exp/decode/feats/a.npy"})
-    np.testing.assert_array_equal(open_feats(tmp_path / "copied.scp", base_dir=recipe)["a"], FEATS["utt0"])
     with pytest.raises(ValueError, match="a: no such feature file: exp/decode/feats/a.npy"):
         check_arks(tmp_path / "copied.scp")
+    monkeypatch.chdir(recipe)  # as in Kaldi: from where one is
+    np.testing.assert_array_equal(open_feats(tmp_path / "copied.scp")["a"], FEATS["utt0"])
+
+
+def test_two_files_of_one_relative_path_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, recipe in enumerate(("one", "two")):
+        (tmp_path / recipe / "data").mkdir(parents=True)
+        np.save(tmp_path / recipe / "data/a.npy", FEATS[f"utt{number}"])
+        soundfile.write(tmp_path / recipe / "data/a.wav", np.zeros(10), 8000)
+        write_scp(tmp_path / recipe / "feats.scp", {"a": "data/a.npy"})
+        write_scp(tmp_path / recipe / "wav.scp", {"a": "data/a.wav"})
+    monkeypatch.chdir(tmp_path / "one")
+    np.testing.assert_array_equal(open_feats("feats.scp")["a"], FEATS["utt0"])
+    assert read_files("wav.scp") == {"a": "data/a.wav"}
+    message = rf"a: 'data/a\.\w+' in ../two/\w+.scp is {tmp_path}/one/data/a\.\w+ .*, but .*/two/data/a"
+    for read in (lambda: open_feats("../two/feats.scp")["a"], lambda: read_files("../two/wav.scp")):
+        with pytest.raises(ValueError, match=message):
+            read()
+    monkeypatch.chdir(tmp_path)
+    np.testing.assert_array_equal(open_feats("two/feats.scp")["a"], FEATS["utt1"])
+    assert read_files("two/wav.scp") == {"a": str(tmp_path / "two/data/a.wav")}
+
+
+def test_damaged_headers_and_values_name_utterance_and_file(tmp_path: Path) -> None:
+    np.save(tmp_path / "good.npy", FEATS["utt0"])
+    good = (tmp_path / "good.npy").read_bytes()
+    (tmp_path / "a.npy").write_bytes(good.replace(b"(5, 4)", b"(((((("))  # raised tokenize.TokenError
+    (tmp_path / "b.npy").write_bytes(good.replace(b"(5, 4)", b"[[[[[["))
+    kaldiio.save_ark(str(tmp_path / "c.ark"), {"x": FEATS["utt0"]})
+    ark = (tmp_path / "c.ark").read_bytes()
+    (tmp_path / "c.ark").write_bytes(ark[:7] + b"\x05" + ark[8:])  # raised AssertionError
+    np.save(tmp_path / "d.npy", np.where(FEATS["utt0"] > 0, np.nan, FEATS["utt0"]))
+    np.save(tmp_path / "e.npy", np.full((2, 4), 1e300))
+    names = dict(a="a.npy", b="b.npy", c="c.ark:2", d="d.npy", e="e.npy")
+    write_scp(tmp_path / "feats.scp", {utt: tmp_path / name for utt, name in names.items()})
+    feats = open_feats(tmp_path / "feats.scp")
+    for utt, name in names.items():
+        with pytest.raises(ValueError, match=f"^{utt}: .*{name.split(':')[0]}"):
+            feats[utt]
+    for utt in "de":
+        with pytest.raises(ValueError, match="are not finite"):
+            feats[utt]
+
+
+def test_whatever_is_damaged_gives_features_or_one_error(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", FEATS["utt0"])
+    kaldiio.save_ark(str(tmp_path / "c.ark"), {"x": FEATS["utt0"]})
+    write_scp(tmp_path / "feats.scp", {"a": tmp_path / "a.npy", "c": f"{tmp_path}/c.ark:2"})
+    feats, rng = open_feats(tmp_path / "feats.scp"), np.random.default_rng(0)
+    for utt, path in (("a", tmp_path / "a.npy"), ("c", tmp_path / "c.ark")):
+        whole = path.read_bytes()
+        for _ in range(150):
+            spoilt = bytearray(whole)
+            for place in rng.integers(0, min(len(spoilt), 130), rng.integers(1, 4)):
+                spoilt[place] = rng.integers(256)
+            path.write_bytes(spoilt[: rng.integers(1, len(spoilt) + 1)] if rng.integers(2) else spoilt)
+            try:
+                assert np.isfinite(feats[utt]).all()
+            except ValueError as error:
+                assert str(error).startswith(f"{utt}: ")
 
 
 @pytest.mark.parametrize(

@@ -273,3 +273,25 @@ def test_rates_too_low_for_a_metric_are_told(monkeypatch: pytest.MonkeyPatch) ->
     assert lines[0] == "left out: STOI; it needs 10000 Hz, this is 8000 Hz"
     assert lines[1] == "left out: DistillMOS; it needs 16000 Hz, this is 8000 Hz"
     assert len(lines) == 4
+
+
+def test_no_figure_compares_with_silence(clip: np.ndarray) -> None:
+    usable = usable_metrics(FS, ("distillmos", "dnsmos", "dnsmos_p808"))[0]
+    assert {"lsd", "log_mel", "mr_stft", "periodicity"} <= {metric.name for metric in usable}
+    silence = Speech(np.zeros(FS, np.float32), FS)
+    for nothing in (silence, Speech(np.full(FS, 5e-4, np.float32), FS)):
+        found = score(nothing, Speech(clip[:FS], FS), usable)
+        assert all(math.isnan(value) for value in found.values()), found
+    found = score(Speech(clip[:FS], FS), silence, usable)  # that can be told: nothing of the speech is there
+    assert math.isfinite(found["mr_stft"]) and found["mr_stft"] < 20 and math.isnan(found.get("pesq", math.nan))
+
+
+def test_a_metric_that_fails_is_named(clip: np.ndarray) -> None:
+    def fail(*_: Speech) -> float:
+        raise ZeroDivisionError("by nothing")
+
+    broken = scores.Metric("lsd", "log-spectral distance (dB)", False, fail)
+    with pytest.raises(
+        ValueError, match=r"distance \(dB\) \(--leave_out lsd .*fails: ZeroDivisionError\('by nothing'\)"
+    ):
+        score(Speech(clip, FS), Speech(clip, FS), [broken])

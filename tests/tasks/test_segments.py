@@ -18,6 +18,12 @@ def utterance(frames: int = 40, missing: int = 0) -> dict[str, np.ndarray]:
     return dict(speech=np.arange(samples, dtype=np.float32), feats=feats)
 
 
+def quiet(missing: int = 0) -> dict[str, np.ndarray]:
+    """Return three frames whose audio is within full scale."""
+    data = utterance(3, missing)
+    return dict(data, speech=0.01 * data["speech"])
+
+
 def starts(batch: dict[str, torch.Tensor]) -> list[int]:
     """Return the first frame of each segment, after checking that wav and frames belong together."""
     assert torch.equal(batch["speech"][:, ::HOP], batch["feats"][:, :, 0] * HOP)
@@ -95,13 +101,14 @@ def test_whole_utterances() -> None:
 
 def test_check_names_the_utterance_and_both_numbers() -> None:
     check = CheckPair(HOP, BANDS)
-    assert check("fine", utterance(3, missing=HOP)) is not None
+    assert check("fine", quiet(missing=HOP)) is not None
     bad = {
-        "utt7.*13 samples.*3 frames": dict(utterance(3), speech=np.zeros(13, np.float32)),
-        r"utt7.*\(3, 2\).*3": dict(utterance(3), feats=np.zeros((3, 2), np.float32)),
-        r"utt7.*\(12, 2\)": dict(utterance(3), speech=np.zeros((12, 2), np.float32)),
-        "utt7: the audio is of type int16": dict(utterance(3), speech=np.zeros(3 * HOP, np.int16)),
-        "utt7: feats holds 9 non-finite": dict(utterance(3), feats=np.full((3, 3), np.nan, np.float32)),
+        "utt7: the audio has a peak of 12345, .* 16-bit": dict(quiet(), speech=np.full(3 * HOP, 12345, np.float32)),
+        "utt7.*13 samples.*3 frames": dict(quiet(), speech=np.zeros(13, np.float32)),
+        r"utt7.*\(3, 2\).*3": dict(quiet(), feats=np.zeros((3, 2), np.float32)),
+        r"utt7.*\(12, 2\)": dict(quiet(), speech=np.zeros((12, 2), np.float32)),
+        "utt7: the audio is of type int16": dict(quiet(), speech=np.zeros(3 * HOP, np.int16)),
+        "utt7: feats holds 9 non-finite": dict(quiet(), feats=np.full((3, 3), np.nan, np.float32)),
     }
     bad["utt7.*13 samples.*3 frames"]["speech"] = np.zeros(3 * HOP + 1, np.float32)
     for message, data in bad.items():

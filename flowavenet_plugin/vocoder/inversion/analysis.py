@@ -52,7 +52,8 @@ class FeatureAnalysis(nn.Module):
         #: Bands that are looked at.
         self.bands = settings.n_mels if divisor == 1 else max(1, int((filters[:, bins - 1 :].sum(dim=1) == 0).sum()))
         length = settings.win_length // divisor
-        window = getattr(torch, f"{settings.window}_window")(length, dtype=torch.float64)
+        shape = torch.ones if settings.window is None else getattr(torch, f"{settings.window}_window")
+        window = shape(length, dtype=torch.float64)
         left = (self.n_fft - length) // 2
         window = nn.functional.pad(window, (left, self.n_fft - length - left))
         area = filters.sum(dim=1)
@@ -149,6 +150,11 @@ class FeatureAnalysis(nn.Module):
             Of the STFT, shape (B, frames, bins). Where bands don't reach it falls.
         """
         return (self.target(feats) - self._flat) @ self._between + self._tilt
+
+    def loudness(self, feats: Tensor) -> float:
+        """Return the root mean square of sound with the smooth spectrum that features (frames, n_mels) tell."""
+        power = self.envelope(feats[None]).mul(2).exp().sum(dim=-1).mean()
+        return (2 * power / (self.n_fft * self.gain**2)).sqrt().item()
 
     @property
     def _highest(self) -> float:

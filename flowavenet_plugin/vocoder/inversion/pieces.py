@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from flowavenet_plugin.flow.arithmetic import arithmetic
-from flowavenet_plugin.vocoder.checks import as_feats
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -31,6 +29,9 @@ class Tables(Generic[Module]):
         self._make = make
         self._made: dict[tuple[torch.dtype, torch.device], Module] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_made": {}}  # made anew by whoever reads it
+
     def like(self, weights: Tensor) -> Module:
         """Return the module for a vocoder of such weights: in single or double precision, and on their device."""
         key = working_dtype(weights), weights.device
@@ -41,38 +42,23 @@ class Tables(Generic[Module]):
         return self._made[key]
 
 
-def as_pieces(feats: Iterable[Tensor | np.ndarray], n_mels: int, like: Tensor) -> Iterator[Tensor]:
-    """Check features that arrive in pieces (frames_i, n_mels), and leave out those without any frame.
-
-    Raises:
-        ValueError: If a shape is impossible, or a value is no finite number.
-    """
-    for piece in feats:
-        if getattr(piece, "shape", (1,))[:1] != (0,):
-            yield as_feats(piece, n_mels, like)
-
-
-def in_chunks(
-    feats: Iterable[Tensor | np.ndarray], chunk_frames: int, n_mels: int, like: Tensor
-) -> Iterator[tuple[Tensor, bool]]:
+def in_chunks(feats: Iterable[Tensor], chunk_frames: int) -> Iterator[tuple[Tensor, bool]]:
     """Cut features that arrive in pieces of any size into chunks of equal size.
 
     Args:
-        feats: Pieces, shape (frames_i, n_mels).
+        feats: Pieces, none of them empty, shape (frames_i, n_mels).
         chunk_frames: Frames of a chunk; the last may be shorter.
-        n_mels: Mel bands.
-        like: Whose type and device the chunks get.
 
     Yields:
         A chunk (frames, n_mels), and whether it is the last.
 
     Raises:
-        ValueError: If a shape or ``chunk_frames`` is impossible, or no frame arrives.
+        ValueError: If ``chunk_frames`` is impossible, or no frame arrives.
     """
     if chunk_frames < 1:
         raise ValueError(f"chunk_frames must be at least 1, not {chunk_frames}")
     waiting: list[Tensor] = []
-    for piece in as_pieces(feats, n_mels, like):
+    for piece in feats:
         waiting.append(piece)
         while sum(map(len, waiting)) > chunk_frames:  # one frame stays at least, as the end must be marked
             joined = torch.cat(waiting)

@@ -42,7 +42,7 @@ class FeatureSettings(NamedTuple):
         n_fft: Size of the Fourier transform in samples.
         hop_length: Samples per frame; frame i is centred at sample i * hop_length.
         win_length: Window in samples, at most ``n_fft``.
-        window: Name of torch's window function, without ``_window``.
+        window: Name of torch's window function, without ``_window``; None: rectangular.
         n_mels: Mel bands.
         fmin: Lowest frequency of the bands in Hz.
         fmax: Highest one in Hz.
@@ -59,7 +59,7 @@ class FeatureSettings(NamedTuple):
     n_fft: int
     hop_length: int
     win_length: int
-    window: str
+    window: str | None
     n_mels: int
     fmin: float
     fmax: float
@@ -99,19 +99,36 @@ def feature_settings(kind: str, conf: Mapping[str, Any]) -> FeatureSettings:
         fmin=float(values["fmin"] or 0),
         fmax=fs / 2 if values["fmax"] is None else float(values["fmax"]),
         htk=values.get("htk", False),
-        **_level(kind, values.get("log_base")),
+        **_level(kind, values.get("log_base"), math.sqrt(n_fft) if values.get("normalized") else 1.0),
     )
     _check(settings, values)
     return settings
 
 
-def _level(kind: str, log_base: float | None) -> dict[str, Any]:
+def feature_range(kind: str, conf: Mapping[str, Any]) -> tuple[float, float, float]:
+    """Return the least and the largest feature that a waveform can have, and how far a factor of ten in mel moves one.
+
+    Args:
+        kind: Type of the features; of unknown ones nothing is known.
+        conf: Their settings.
+    """
+    if kind not in DEFAULTS:
+        return -math.inf, math.inf, 1.0
+    level = _level(kind, (DEFAULTS[kind] | dict(conf)).get("log_base"), 1.0)
+    least = level["scale"] * math.log(level["floor"]) + level["offset"]
+    return least, level["highest"], level["scale"] * math.log(10)
+
+
+def _level(kind: str, log_base: float | None, divisor: float) -> dict[str, Any]:
+    """Return where features lie; ``divisor`` is what the spectrum was divided by before (``normalized``)."""
     if kind == "original":  # 20 log10(power) - 20 dB, of which -100 ... 0 dB is 0 ... 1
         return dict(power=2, scale=0.2 / math.log(10), offset=0.8, least=0.0, floor=1e-4, highest=1.0)
     base = math.e if log_base is None else log_base
     if not base > 1:
         raise ValueError(f"mel inversion: log_base must be above 1 or null (e), not {log_base}")
-    return dict(power=1, scale=1 / math.log(base), offset=0.0, least=1e-5, floor=1e-10, highest=math.inf)
+    scale = 1 / math.log(base)
+    level = dict(scale=scale, offset=-scale * math.log(divisor), least=1e-5 * divisor, floor=1e-10 * divisor)
+    return dict(power=1, **level, highest=math.inf)
 
 
 def _check(settings: FeatureSettings, values: Mapping[str, Any]) -> None:
@@ -131,8 +148,8 @@ def _check(settings: FeatureSettings, values: Mapping[str, Any]) -> None:
             f"mel inversion: fmin {settings.fmin:g} and fmax {settings.fmax:g} Hz must lie in this order from 0 to "
             f"half of the sampling rate {settings.fs} Hz"
         )
-    if not hasattr(torch, f"{settings.window}_window"):
+    if settings.window is not None and not hasattr(torch, f"{settings.window}_window"):
         raise ValueError(f"mel inversion: window '{settings.window}': torch has no {settings.window}_window")
-    for name, wanted in (("center", True), ("normalized", False), ("onesided", True)):
+    for name, wanted in (("center", True), ("onesided", True)):
         if values.get(name, wanted) is not wanted:
             raise ValueError(f"mel inversion: {name} {values[name]} isn't supported, only {wanted} is")

@@ -158,7 +158,6 @@ def test_a_batch_is_refined_as_each_alone() -> None:
     "kind, conf, message",
     [
         ("lpc", {}, "unknown feature type 'lpc'; there are: fbank, original"),
-        ("fbank", dict(normalized=True), "normalized True isn't supported, only False is"),
         ("fbank", dict(center=False), "center False isn't supported"),
         ("fbank", dict(hop_length=600), "must overlap by half at least, but hop_length is 600"),
         ("fbank", dict(fmax=9000), "fmax 9000 Hz"),

@@ -11,12 +11,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "local"))
 
 from make_sets import Utterance, add_options, check, write_sets  # noqa: E402  (found by the line above)
 
+from flowavenet_plugin.data.text import read_text  # noqa: E402
+
 
 def read_corpus(corpus: Path) -> list[Utterance]:
     """Read transcript_utf8.txt, lines ``id:text``; ValueError, with file and line number, for any other line."""
     transcript = corpus / "transcript_utf8.txt"
     utterances = []
-    for number, line in enumerate(transcript.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(read_text(transcript).split("\n"), start=1):
         if not line.strip():
             continue
         utt, separator, text = (field.strip() for field in line.partition(":"))
