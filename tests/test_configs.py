@@ -20,7 +20,7 @@ from flowavenet_plugin.vocoder.flowavenet_vocoder import FloWaveNetVocoder
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted(path for folder in (ROOT, *ROOT.glob("egs/*/voc1")) for path in folder.glob("conf/**/*.yaml"))
-TRAIN = [path for path in CONFIGS if path.name.startswith("train")]
+TRAIN = [path for path in CONFIGS if path.name.startswith(("train", "finetune"))]
 DECODE = [path for path in CONFIGS if path.name.startswith("decode")]
 #: Features that the recipes give to their configurations on the command line.
 FEATS = {"jsut": dict(fs=24000, n_fft=2048, hop_length=300, win_length=1200)}

@@ -263,6 +263,8 @@ def check_train_config(path: Path, conf: dict[str, Any]) -> None:
     from flowavenet_plugin.tasks.refusals import check_vocoder_conf
 
     config = read_settings(path) or {}
+    if not isinstance(config, dict):
+        raise ValueError(f"--train_config {path} is no configuration of options and their values")
     try:
         check_vocoder_conf(config.get("vocoder", "flowavenet"), config.get("vocoder_conf") or {}, conf)
     except ValueError as error:

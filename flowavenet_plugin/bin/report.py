@@ -81,7 +81,7 @@ def read_clip(utt: str, sources: Mapping[str, Mapping[str, str]]) -> tuple[dict[
         if name != "natural" and not Path(files.get(utt, "")).is_file():
             logging.warning(f"{utt}: no audio of {name}: {files.get(utt, 'not in its list')}")
             continue
-        wavs[name], rates[name] = read_audio(files[utt], utt)
+        wavs[name], rates[name] = read_audio(files[utt], utt, any_scale=True)
         if rates[name] != rates["natural"]:
             raise ValueError(
                 f"{utt}: the natural speech has {rates['natural']} Hz, {files[utt]} of {name} has {rates[name]} Hz"

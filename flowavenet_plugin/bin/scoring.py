@@ -135,7 +135,7 @@ def read_synthesised(system: System, utt: str, natural: np.ndarray, fs: int, tol
     from flowavenet_plugin.data.scp import read_audio
     from flowavenet_plugin.evaluation.metrics import check_pair
 
-    wav, other_fs = read_audio(system.wavs[utt], utt)
+    wav, other_fs = read_audio(system.wavs[utt], utt, any_scale=True)
     of = f" of {system.name}" if system.name else ""
     if fs != other_fs:
         raise ValueError(

@@ -121,7 +121,7 @@ def write_picture(args: argparse.Namespace, natural: Mapping[str, str], system: 
     pairs, fs = [], 0
     for utt in list(natural)[: args.num_plots]:
         wav, fs = read_audio(natural[utt], utt)
-        pairs.append(Pair(utt, wav, read_audio(system.wavs[utt], utt)[0]))
+        pairs.append(Pair(utt, wav, read_audio(system.wavs[utt], utt, any_scale=True)[0]))
     with atomic_open(args.output_dir / "samples.png") as file:
         plot_samples(pairs, fs, losses, title).savefig(file, format="png")
 

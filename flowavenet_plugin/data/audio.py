@@ -15,12 +15,13 @@ LARGEST_PEAK = 2.0
 _UNKNOWN_WAV_BYTES = 0x7FFFF000
 
 
-def read_audio(path: str | Path, utt: str) -> tuple[np.ndarray, int]:
+def read_audio(path: str | Path, utt: str, any_scale: bool = False) -> tuple[np.ndarray, int]:
     """Read a mono recording.
 
     Args:
         path: A file of any format that libsndfile knows.
         utt: Utterance id, for the messages.
+        any_scale: Take what is far beyond full scale, too: sound that is to be judged.
 
     Returns:
         Samples, float32, shape (samples,), and the sampling rate in Hz.
@@ -42,7 +43,8 @@ def read_audio(path: str | Path, utt: str) -> tuple[np.ndarray, int]:
         raise ValueError(f"{utt}: {path} has {channels} channels, 1 is wanted")
     if len(audio) < expected:
         raise ValueError(f"{utt}: {path} is truncated: {expected} samples expected, {len(audio)} found")
-    check_scale(audio, f"{utt}: {path}")
+    if not any_scale:
+        check_scale(audio, f"{utt}: {path}")
     return audio[:, 0], fs
 
 

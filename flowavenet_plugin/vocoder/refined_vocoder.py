@@ -58,7 +58,7 @@ class RefinedVocoder(AbsVocoder):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            if name == "vocoder":
+            if name == "vocoder" or name.startswith("__"):  # how it is copied and pickled is its own business
                 raise
             return getattr(self.vocoder, name)
 

@@ -115,13 +115,14 @@ def test_griffin_lim_is_of_the_features_and_their_settings(recipe: Recipe) -> No
     recipe.report()
     after = {utt: (recipe.out / f"scoring/griffin_lim/wav/{utt}.wav").read_bytes() for utt in UTTS}
     assert all(after[utt] != before[utt] for utt in UTTS)
+    settings.write_text(old)  # a voice speaks from features of its own settings alone
     recipe.change_feats(quieter)
     recipe.decode()
     assert "isn't the audio that was scored" in recipe.refused("report")
     score_alone(recipe, *options)
     kept = read_sources(recipe.out / "scoring/griffin_lim")
     assert kept["utt1"]["feats"] == feats_checksum(open_feats(recipe.dump / "feats.scp")["utt1"])
-    settings.write_text(old)  # compared by hand, it is as much of now as any other
+    settings.write_text(old.replace("fmax: 4000", "fmax: 3000"))  # compared by hand, it is of now as any other
     with pytest.raises(SystemExit, match="settings is"):
         score_alone(recipe, f"--compare=gl={recipe.out}/scoring/griffin_lim")
 

@@ -41,8 +41,10 @@ def test_the_mean_that_a_poor_acoustic_model_predicts_is_refused_too() -> None:
     assert check_level(made, 0.1 * normal() + 2 * MEAN) is not None  # far off, but not at zero
 
 
-def test_features_of_another_logarithm_are_reported() -> None:
-    warning = check_level(vocoder(), (normal() * STD + MEAN) * 2.302585)  # natural logarithm for log10
+def test_features_of_another_logarithm_are_refused_and_of_another_level_reported() -> None:
+    with pytest.raises(ValueError, match="lies from -10 to inf: they are of another type or logarithm"):
+        check_level(vocoder(), (normal() * STD + MEAN) * 2.302585 - 6)  # natural logarithm for log10
+    warning = check_level(vocoder(), normal() * STD + MEAN - 4 * STD)
     assert warning is not None and "standard deviations" in warning and "-1.90" in warning
 
 

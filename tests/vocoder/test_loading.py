@@ -40,7 +40,7 @@ def test_loads_with_the_config_beside_it_also_after_a_move(
     saved: tuple[FloWaveNetVocoder, Path], tmp_path: Path
 ) -> None:
     vocoder, path = saved
-    feats = torch.randn(4, 5)
+    feats = torch.randn(4, 5) + torch.arange(5.0)
     moved = tmp_path / "else where"
     shutil.move(path.parent, moved)
     (moved / "valid.loss.best.pth").symlink_to("model.pth")
@@ -62,13 +62,13 @@ def test_loads_a_training_checkpoint(saved: tuple[FloWaveNetVocoder, Path]) -> N
     vocoder, path = saved
     checkpoint = path.with_name("checkpoint.pth")
     torch.save(dict(model=torch.load(path), optimizers=[{"state": {}}], scaler=None), checkpoint)
-    feats = torch.randn(4, 5)
+    feats = torch.randn(4, 5) + torch.arange(5.0)
     assert torch.equal(load_vocoder(checkpoint).inference(feats, seed=1), vocoder.inference(feats, seed=1))
 
 
 def test_loads_a_packed_model(saved: tuple[FloWaveNetVocoder, Path], tmp_path: Path) -> None:
     vocoder, path = saved
-    feats = torch.randn(4, 5)
+    feats = torch.randn(4, 5) + torch.arange(5.0)
     expected = vocoder.inference(feats, seed=1)
     assert torch.equal(load_vocoder(path.parent).inference(feats, seed=1), expected)
     nested = tmp_path / "packed" / "exp" / "voc"  # as ESPnet2's own archives hold paths
