@@ -6,6 +6,8 @@ its activations. Under autocast only the WaveNets run in the lower precision.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -16,9 +18,9 @@ from flowavenet_plugin.flow.training.batch import Batch, Halves, Prediction
 from flowavenet_plugin.kernels.scratch import Scratch
 
 
-def step_forward(
-    batch: Batch, step: Step, parameters: list[Tensor], halves: Halves, scratch: Scratch | None
-) -> tuple[Halves, Tensor, Prediction]:
+def run_step(
+    batch: Batch, step: Step, parameters: list[Tensor], halves: Halves, scratch: Scratch | None, inverse: bool
+) -> tuple[Halves, Tensor | None, Prediction]:
     """Run a step.
 
     Args:
@@ -27,39 +29,34 @@ def step_forward(
         parameters: Its own.
         halves: Its input.
         scratch: Holds the activations afterwards; None: they aren't kept.
+        inverse: Undo it instead.
 
     Returns:
-        Its result; log|det| per item in nats, shape (B,); the WaveNet's prediction.
+        Its result; log|det| per item in nats, shape (B,), None of the inverse; the WaveNet's prediction.
     """
-    logdet = halves[0].new_zeros(batch.rows.batch)
-    if step.kind != SPLIT:
+    logdet = None
+    if not inverse:
         halves, logdet = _normalise(batch, step, parameters, halves)
     said = batch.predict(step, halves[step.reads], batch.weights(step, parameters), scratch)
+    halves = _changed(batch, step, halves, _coupled(said, halves[step.changes], inverse))
+    if inverse:
+        return _denormalise(batch, step, parameters, halves), None, said
     if said.log_scale is not None:
         logdet = logdet - batch.rows.sum_items(batch.inside(said.log_scale.clone(), step.changes))
-    return _changed(batch, step, halves, _coupled(said, halves[step.changes])), logdet, said
+    return halves, logdet, said
 
 
-def step_inverse(
-    batch: Batch, step: Step, parameters: list[Tensor], halves: Halves, scratch: Scratch | None
-) -> tuple[Halves, Prediction]:
-    """Undo a step; arguments and return values as of :func:`step_forward`."""
-    said = batch.predict(step, halves[step.reads], batch.weights(step, parameters), scratch)
-    halves = _changed(batch, step, halves, _uncoupled(said, halves[step.changes]))
-    return (halves if step.kind == SPLIT else _denormalise(batch, step, parameters, halves)), said
-
-
-def forward_backward(
+def step_backward(
     batch: Batch,
     step: Step,
     parameters: list[Tensor],
     halves: Halves,
     grads: Halves,
-    grad_logdet: Tensor,
+    grad_logdet: Tensor | None,
     said: Prediction | None,
     grad_cond: Tensor | None,
 ) -> tuple[Halves, Halves, list[Tensor]]:
-    """Run :func:`step_forward` backwards.
+    """Run :func:`run_step` backwards.
 
     Args:
         batch: The batch.
@@ -67,112 +64,126 @@ def forward_backward(
         parameters: Its own.
         halves: Its result.
         grads: The result's gradients, zero outside of utterances.
-        grad_logdet: Gradient of the log-determinants, shape (B,).
+        grad_logdet: Gradient of the log-determinants, shape (B,); None: it was the inverse that was run.
         said: The prediction, if kept.
         grad_cond: The gradient of the conditioning (rows, D) is added to it; None: not needed.
 
     Returns:
         The step's input, its gradients, and those of the parameters.
     """
-    weights = batch.weights(step, parameters)
-    said = batch.predict(step, halves[step.reads], weights, batch.scratch) if said is None else said
-    z, grad = halves[step.changes], grads[step.changes]
-    grad_log_scale = None
-    if said.log_scale is not None:
-        grad_log_scale = batch.inside(-grad * z - batch.each_row(grad_logdet), step.changes)
-        grad = batch.inside(grad * torch.exp(-said.log_scale), step.changes)
-    halves = _changed(batch, step, halves, _uncoupled(said, z))
-    grad_read, stack = batch.predict_backward(step, said, (-grad, grad_log_scale), weights, grad_cond)
-    grads = _with_read(batch, step, grads, grad_read, grad)
-    made = stack.to_parameters(parameters[-step.stack.n_parameters :], batch.scratch.memory)
-    if step.kind == SPLIT:
-        return halves, grads, made
-    if step.mixing:
-        z, grad, factors = _ordered(step, halves), _ordered(step, grads), parameters[2]
-        x = batch.mixed(z, inverse_mixing_matrix(factors))
-        grad_matrix = exact_product((grad if batch.whole is None else grad * batch.whole).t(), x)
-        made = [mixing_backward(grad_matrix, factors), *made]
-        halves, grads = _back(step, x), _back(step, batch.mixed(grad, mixing_matrix(factors).t()))
-    befores, grad_befores, own = {}, {}, []
-    for half, loc, scale in _norms(step, parameters):
-        shifted, grad = halves[half] / scale, grads[half] * scale
-        counted = (grad_logdet[:, None] * batch.count(half, grad)).sum(dim=0)  # (1,) or (C / 2,)
-        own.append((grad.sum(dim=0), (grads[half] * shifted).sum(dim=0) + counted / scale))
-        befores[half], grad_befores[half] = batch.inside(shifted - loc, half), grad
-    return _pair(befores), _pair(grad_befores), [*_as_norm(own), *made]
+    norm: list[Tensor] = []
+    if grad_logdet is None and step.kind != SPLIT:
+        halves, grads, norm = _norm_backward(batch, step, parameters, halves, grads, None)
+        halves, grads, mixing = _mixing_backward(batch, step, parameters, halves, grads, True)
+        norm += mixing
+    halves, grads, made = _coupling_backward(batch, step, parameters, halves, grads, grad_logdet, said, grad_cond)
+    if grad_logdet is not None and step.kind != SPLIT:
+        halves, grads, mixing = _mixing_backward(batch, step, parameters, halves, grads, False)
+        halves, grads, norm = _norm_backward(batch, step, parameters, halves, grads, grad_logdet)
+        norm += mixing
+    return halves, grads, [*norm, *made]
 
 
-def inverse_backward(
+def _coupling_backward(
     batch: Batch,
     step: Step,
     parameters: list[Tensor],
     halves: Halves,
     grads: Halves,
+    grad_logdet: Tensor | None,
     said: Prediction | None,
     grad_cond: Tensor | None,
 ) -> tuple[Halves, Halves, list[Tensor]]:
-    """Run :func:`step_inverse` backwards; arguments and return values as of :func:`forward_backward`."""
-    norm_grads: list[Tensor] = []
-    if step.kind != SPLIT:
-        halves, grads, norm_grads = _denormalise_backward(batch, step, parameters, halves, grads)
-    weights = batch.weights(step, parameters)
+    """Do what :func:`step_backward` does, for the WaveNet and what it changes."""
+    weights, inverse = batch.weights(step, parameters), grad_logdet is None
     said = batch.predict(step, halves[step.reads], weights, batch.scratch) if said is None else said
-    x, grad = halves[step.changes], grads[step.changes]
-    grads_said = grad, None if said.log_scale is None else grad * batch.inside(x - said.shift, step.changes)
-    halves = _changed(batch, step, halves, _coupled(said, x))
+    z, grad_z = halves[step.changes], grads[step.changes]
+    grad, grad_log_scale = grad_z, None
     if said.log_scale is not None:
-        grad = batch.inside(grad * torch.exp(said.log_scale), step.changes)
+        if inverse:
+            grad_log_scale = grad_z * batch.inside(z - said.shift, step.changes)
+        else:
+            grad_log_scale = batch.inside(-grad_z * z - batch.each_row(grad_logdet), step.changes)
+        grad = batch.inside(grad_z * torch.exp(said.log_scale if inverse else -said.log_scale), step.changes)
+    halves = _changed(batch, step, halves, _coupled(said, z, not inverse))
+    grads_said = grad_z if inverse else -grad, grad_log_scale
     grad_read, stack = batch.predict_backward(step, said, grads_said, weights, grad_cond)
     made = stack.to_parameters(parameters[-step.stack.n_parameters :], batch.scratch.memory)
-    return halves, _with_read(batch, step, grads, grad_read, grad), [*norm_grads, *made]
+    grad_read = batch.inside(grads[step.reads] + grad_read, step.reads)
+    return halves, _pair({step.reads: grad_read, step.changes: grad}), made
 
 
 def _normalise(batch: Batch, step: Step, parameters: list[Tensor], halves: Halves) -> tuple[Halves, Tensor]:
-    """Apply ActNorm and mixing; return log|det| as well."""
+    """Apply ActNorm and mixing, which a split hasn't got; return log|det| as well."""
     logdet, made = halves[0].new_zeros(batch.rows.batch), {}
+    if step.kind == SPLIT:
+        return halves, logdet
     for half, loc, scale in _norms(step, parameters):
         made[half] = batch.inside(scale * (halves[half] + loc), half)
         logdet = logdet + (batch.count(half, loc) * scale.abs().log()).sum(dim=1)
-    if not step.mixing:
-        return _pair(made), logdet
-    return _back(step, batch.mixed(_ordered(step, _pair(made)), mixing_matrix(parameters[2]))), logdet
+    return _mixed(batch, step, _pair(made), parameters, mixing_matrix), logdet
 
 
 def _denormalise(batch: Batch, step: Step, parameters: list[Tensor], halves: Halves) -> Halves:
     """Undo :func:`_normalise`."""
-    if step.mixing:
-        halves = _back(step, batch.mixed(_ordered(step, halves), inverse_mixing_matrix(parameters[2])))
+    if step.kind == SPLIT:
+        return halves
+    halves = _mixed(batch, step, halves, parameters, inverse_mixing_matrix)
     return _pair(
         {half: batch.inside(halves[half] / scale - loc, half) for half, loc, scale in _norms(step, parameters)}
     )
 
 
-def _denormalise_backward(
-    batch: Batch, step: Step, parameters: list[Tensor], halves: Halves, grads: Halves
+def _mixed(
+    batch: Batch, step: Step, halves: Halves, parameters: list[Tensor], matrix: Callable[[Tensor], Tensor]
+) -> Halves:
+    """Multiply the channels by the matrix of the step's factors, if it has some."""
+    return _back(step, batch.mixed(_ordered(step, halves), matrix(parameters[2]))) if step.mixing else halves
+
+
+def _norm_backward(
+    batch: Batch, step: Step, parameters: list[Tensor], halves: Halves, grads: Halves, grad_logdet: Tensor | None
 ) -> tuple[Halves, Halves, list[Tensor]]:
-    """Return the input of :func:`_denormalise`, its gradients, and those of ActNorm and mixing."""
-    made, grads_made, own = {}, {}, []
+    """Do what :func:`step_backward` does, for ActNorm."""
+    befores, grad_befores, own = {}, {}, []
     for half, loc, scale in _norms(step, parameters):
-        shifted, grad = batch.inside(halves[half] + loc, half), grads[half] / scale
-        own.append((-grads[half].sum(dim=0), -(grad * shifted).sum(dim=0)))
-        made[half], grads_made[half] = shifted * scale, grad
-    halves, grads, norm_grads = _pair(made), _pair(grads_made), _as_norm(own)
+        z, grad_z = halves[half], grads[half]
+        if grad_logdet is None:
+            shifted, grad = batch.inside(z + loc, half), grad_z / scale
+            own.append((-grad_z.sum(dim=0), -(grad * shifted).sum(dim=0)))
+            befores[half] = shifted * scale
+        else:
+            shifted, grad = z / scale, grad_z * scale
+            counted = (grad_logdet[:, None] * batch.count(half, grad)).sum(dim=0)  # (1,) or (C / 2,)
+            own.append((grad.sum(dim=0), (grad_z * shifted).sum(dim=0) + counted / scale))
+            befores[half] = batch.inside(shifted - loc, half)
+        grad_befores[half] = grad
+    return _pair(befores), _pair(grad_befores), [torch.cat(parts)[None, :, None] for parts in zip(*own, strict=True)]
+
+
+def _mixing_backward(
+    batch: Batch, step: Step, parameters: list[Tensor], halves: Halves, grads: Halves, inverse: bool
+) -> tuple[Halves, Halves, list[Tensor]]:
+    """Do what :func:`step_backward` does, for mixed channels."""
     if not step.mixing:
-        return halves, grads, norm_grads
-    y, factors = _ordered(step, halves), parameters[2]
-    grad = batch.mixed(_ordered(step, grads), inverse_mixing_matrix(factors).t())
-    grad_matrix = -exact_product((grad if batch.whole is None else grad * batch.whole).t(), y)
-    norm_grads.append(mixing_backward(grad_matrix, factors))
-    return _back(step, batch.mixed(y, mixing_matrix(factors))), _back(step, grad), norm_grads
+        return halves, grads, []
+    factors, z, grad_z = parameters[2], _ordered(step, halves), _ordered(step, grads)
+    matrix, back = mixing_matrix(factors), inverse_mixing_matrix(factors)
+    if inverse:
+        x, grad = batch.mixed(z, matrix), batch.mixed(grad_z, back.t())
+        left, right = -grad, z  # of the inverse of a matrix
+    else:
+        x, grad = batch.mixed(z, back), batch.mixed(grad_z, matrix.t())
+        left, right = grad_z, x
+    grad_matrix = exact_product((left if batch.whole is None else left * batch.whole).t(), right)
+    return _back(step, x), _back(step, grad), [mixing_backward(grad_matrix, factors)]
 
 
-def _coupled(said: Prediction, x: Tensor) -> Tensor:
+def _coupled(said: Prediction, x: Tensor, inverse: bool) -> Tensor:
+    if inverse:
+        return (x if said.log_scale is None else x * torch.exp(said.log_scale)) + said.shift
     x = x - said.shift
     return x if said.log_scale is None else x * torch.exp(-said.log_scale)
-
-
-def _uncoupled(said: Prediction, z: Tensor) -> Tensor:
-    return (z if said.log_scale is None else z * torch.exp(said.log_scale)) + said.shift
 
 
 def _changed(batch: Batch, step: Step, halves: Halves, new: Tensor) -> Halves:
@@ -180,20 +191,10 @@ def _changed(batch: Batch, step: Step, halves: Halves, new: Tensor) -> Halves:
     return _pair({step.reads: halves[step.reads], step.changes: batch.inside(new, step.changes)})
 
 
-def _with_read(batch: Batch, step: Step, grads: Halves, read: Tensor, changed: Tensor) -> Halves:
-    """Add the gradient of what the WaveNet read; that of the other half is ``changed``."""
-    return _pair({step.reads: batch.inside(grads[step.reads] + read, step.reads), step.changes: changed})
-
-
 def _norms(step: Step, parameters: list[Tensor]) -> list[tuple[int, Tensor, Tensor]]:
     """List half, loc and scale of ActNorm, whose channels begin with the half that is read."""
     locs, scales = (parameter[0, :, 0].chunk(2) for parameter in parameters[:2])
     return list(zip((step.reads, step.changes), locs, scales, strict=True))
-
-
-def _as_norm(grads: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
-    """Put gradients of loc and scale of the two halves, in the order of :func:`_norms`, together."""
-    return [torch.cat(parts)[None, :, None] for parts in zip(*grads, strict=True)]
 
 
 def _pair(by_half: dict[int, Tensor]) -> Halves:
