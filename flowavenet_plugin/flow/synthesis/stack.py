@@ -58,7 +58,7 @@ class FoldedStack:
         self.weights = self._folded(net, end)
         self._put_matrices(net, n_mels, level)
         #: Rows before and after a row that its prediction depends on.
-        self.left = self.weights.front_left + sum(self.weights.lefts)
+        self.left = self.shape.reach
         self.right = FRONT_KERNEL_SIZE - 1 + sum(conv.reach for conv in self.weights.dilated) - self.left
 
     def _folded(self, net: WaveNet, end: tuple[Tensor, Tensor, Tensor]) -> StackWeights:

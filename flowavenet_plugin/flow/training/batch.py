@@ -97,7 +97,7 @@ class Batch:
 
     def predict(self, step: Step, half: Tensor, weights: StackWeights, scratch: Scratch | None) -> Prediction:
         """Run a step's WaveNet; the activations lie in ``scratch``, or aren't kept (None)."""
-        size, left = len(half), weights.front_left
+        size, left = len(half), step.stack.front_left
         room = self.scratch if scratch is None else scratch
         x = room.take("input", (size + FRONT_KERNEL_SIZE - 1, half.shape[1]), self.cond[:0])
         x[:left].zero_()

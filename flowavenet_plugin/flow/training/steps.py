@@ -108,7 +108,7 @@ def _coupling_backward(
     halves = _changed(batch, step, halves, _coupled(said, z, not inverse))
     grads_said = grad_z if inverse else -grad, grad_log_scale
     grad_read, stack = batch.predict_backward(step, said, grads_said, weights, grad_cond)
-    made = stack.to_parameters(parameters[-step.stack.n_parameters :], batch.scratch.memory)
+    made = stack.to_parameters(weights, parameters[-step.stack.n_parameters :], batch.scratch.memory)
     grad_read = batch.inside(grads[step.reads] + grad_read, step.reads)
     return halves, _pair({step.reads: grad_read, step.changes: grad}), made
 
