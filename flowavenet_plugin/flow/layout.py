@@ -39,6 +39,14 @@ def half_first(x: Tensor, half: int) -> Tensor:
     return x if half == 0 else from_halves(*x.chunk(2, dim=1), half)
 
 
+def picked_halves(x: Tensor, halves: tuple[int, ...] | None) -> Tensor:
+    """Return halves of the second dimension in this order; None: all as it is."""
+    if halves in (None, (0, 1)):
+        return x
+    parts = x.chunk(2, dim=1)
+    return parts[halves[0]] if len(halves) == 1 else torch.cat([parts[k] for k in halves], dim=1)
+
+
 def bit_reversal(bits: int) -> Tensor:
     """Return for each of ``2**bits`` channels the place in time of what it holds, shape (2**bits,)."""
     order = torch.zeros(1, dtype=torch.long)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowavenet_plugin.flow.arithmetic import exact_linear, own_arithmetic
-from flowavenet_plugin.flow.prediction_matrices import BINS, cholesky, interpolation
+from flowavenet_plugin.flow.prediction_matrices import BINS, cholesky, interpolation, lengthened
 from flowavenet_plugin.flow.recursion import Filters, Recursion, whiten
 from flowavenet_plugin.flow.settings import VocoderSettings
 
@@ -153,14 +153,11 @@ class LinearPrediction(nn.Module):
         """Solve for the filters of power spectra (N, BINS) by Levinson's recursion."""
         correlation = torch.fft.irfft(power, dim=1)[:, : self.order + 1]
         correlation = torch.cat([correlation[:, :1] * (1 + RIDGE), correlation[:, 1:]], dim=1)
-        taps, error = correlation[:, :0], correlation[:, 0]
+        taps, error = correlation[:, :0], correlation[:, :1]
         for known in range(self.order):
-            missed = correlation[:, known + 1] - (taps * correlation[:, 1 : known + 1].flip(1)).sum(dim=1)
-            reflection = (missed / error)[:, None]
-            taps = torch.cat([taps - reflection * taps.flip(1), reflection], dim=1)
-            error = error * (1 - reflection[:, 0].square())
-        weights = torch.cat([-taps.flip(1), torch.ones_like(taps[:, :1])], dim=1)
-        return Filters(weights * error.rsqrt()[:, None], correlation[:, :-1])
+            taps, error = lengthened(taps, error, correlation, known)
+        weights = torch.cat([-taps.flip(1), torch.ones_like(error)], dim=1)
+        return Filters(weights * error.rsqrt(), correlation[:, :-1])
 
     def _all_filters(self, feats: Tensor, cond: Tensor, lengths: Tensor | None) -> Filters:
         """Compute the filters of whole utterances, in the order of (B, frames, blocks)."""

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from flowavenet_plugin.flow.arithmetic import own_arithmetic
-from flowavenet_plugin.flow.flowavenet import FloWaveNet
 from flowavenet_plugin.flow.synthesis.folded_flow import FoldedFlow
 from flowavenet_plugin.flow.synthesis.graphs import GraphedInverse
 from flowavenet_plugin.flow.synthesis.session import InverseSession
@@ -32,11 +31,7 @@ class PreparedFlow(FoldedFlow):
         True
     """
 
-    @torch.no_grad()
-    def __init__(self, flow: FloWaveNet, dtype: torch.dtype | None = None, release: bool = False) -> None:
-        """Fold the weights; arguments as of :class:`FoldedFlow`."""
-        super().__init__(flow, dtype, release)
-        self._graphs: GraphedInverse | None = None
+    _graphs: GraphedInverse | None = None
 
     @property
     def graphs(self) -> GraphedInverse:

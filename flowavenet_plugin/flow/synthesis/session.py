@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from flowavenet_plugin.flow.arithmetic import own_arithmetic, usable
-from flowavenet_plugin.flow.synthesis.conds import CondSource, cond_buffer
+from flowavenet_plugin.flow.synthesis.conds import CondBuffer, cond_buffer
 from flowavenet_plugin.flow.synthesis.folded_flow import FoldedFlow
 from flowavenet_plugin.flow.synthesis.step import PreparedBlock
 from flowavenet_plugin.flow.synthesis.streams import StepState
@@ -86,7 +86,7 @@ class _BlockState:
         self._done = 0  # values of each stream
 
     def push(
-        self, pair: tuple[Tensor, Tensor], size: int | None, cond: CondSource, scratch: Scratch
+        self, pair: tuple[Tensor, Tensor], size: int | None, cond: CondBuffer, scratch: Scratch
     ) -> tuple[Tensor, Tensor]:
         """Take values of the even and the odd stream, and return those that are ready."""
         for state in self.steps:

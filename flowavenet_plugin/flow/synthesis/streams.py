@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowavenet_plugin.flow.synthesis.conds import CondSource
+from flowavenet_plugin.flow.synthesis.conds import CondBuffer
 from flowavenet_plugin.flow.synthesis.folded_flow import FoldedFlow
 from flowavenet_plugin.flow.synthesis.step import PreparedStep
 from flowavenet_plugin.kernels.scratch import Scratch
@@ -36,7 +36,7 @@ class StepState:
         self._b = self._a[:, :0]
         self._lengths = lengths
 
-    def push(self, a: Tensor, b: Tensor, size: int | None, cond: CondSource, scratch: Scratch) -> tuple[Tensor, Tensor]:
+    def push(self, a: Tensor, b: Tensor, size: int | None, cond: CondBuffer, scratch: Scratch) -> tuple[Tensor, Tensor]:
         """Take values of streams a and b; return those of both that are ready.
 
         Args:
@@ -63,15 +63,9 @@ class StepState:
         if ready == 0:
             return self._a[:, :0], self._b[:, :0]
         values = ready * width
-        new = step(
-            self._a,
-            self._b[:, :values],
-            self.done,
-            rows,
-            partial(cond.rows, step.level),
-            self._ends(),
-            scratch,
-        )
+        # The rows of each item; the lengths are never read back.
+        ends = None if self._lengths is None else -(-self._lengths // (2 * width))
+        new = step(self._a, self._b[:, :values], self.done, rows, partial(cond.rows, step.level), ends, scratch)
         self._clear(new, step.plan.changes, size)
         before = step.stack.left * width
         out = self._a[:, before : before + values]
@@ -88,17 +82,11 @@ class StepState:
         """First sample whose conditioning will be read."""
         return max(0, self.done - self.step.stack.left) << self.step.level
 
-    def _ends(self) -> Tensor | None:
-        """Return the rows of each item, if they differ; the lengths are never read back."""
-        return None if self._lengths is None else -(-self._lengths // (2 * self.step.width))
-
     def _whole(self, ready: int, size: int | None) -> Tensor | None:
         """Tell which of the next rows hold no padding."""
-        ends = (
-            self._lengths if self._lengths is not None or size is None else torch.tensor([size], device=self._a.device)
-        )
-        if ends is None:
+        if self._lengths is None and size is None:
             return None
+        ends = torch.tensor([size], device=self._a.device) if self._lengths is None else self._lengths
         rows = torch.arange(self.done + 1, self.done + ready + 1, device=ends.device)
         return (rows * 2 * self.step.width <= ends[:, None])[:, :, None]
 

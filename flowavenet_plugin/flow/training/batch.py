@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from flowavenet_plugin.flow.arithmetic import exact_product
+from flowavenet_plugin.flow.layout import picked_halves
 from flowavenet_plugin.flow.plan import ADDITIVE, SPLIT, Step
 from flowavenet_plugin.kernels import gated_stack, gated_stack_backward
 from flowavenet_plugin.kernels.gated_stack import Activations, Span
@@ -83,13 +84,6 @@ class Batch:
         out = exact_product(x, matrix.t())
         return out if self.whole is None else torch.where(self.whole, out, x)
 
-    def read(self, step: Step) -> Tensor:
-        """Return the conditioning that a step reads."""
-        if step.conds in (None, (0, 1)):
-            return self.cond
-        halves = self.cond.chunk(2, dim=1)
-        return halves[step.conds[0]] if len(step.conds) == 1 else torch.cat([halves[k] for k in step.conds], dim=1)
-
     def weights(self, step: Step, parameters: list[Tensor]) -> StackWeights:
         """Compute the matrices of a step's WaveNet."""
         own = parameters[-step.stack.n_parameters :]
@@ -103,7 +97,7 @@ class Batch:
         x[:left].zero_()
         x[left : left + size].copy_(half)
         x[left + size :].zero_()
-        cond, span = self.read(step), Span(0, size, size, -left)
+        cond, span = picked_halves(self.cond, step.conds), Span(0, size, size, -left)
 
         def conditioning(start: int, end: int) -> list[Tensor]:
             return [cond[start:end]]
@@ -144,7 +138,9 @@ class Batch:
             own = halves[step.conds[0]] if len(step.conds) == 1 else grad_cond
             own = torch.zeros_like(grad_cond) if step.conds == (1, 0) else own
         args = said.activations, weights, self.rows, self.scratch
-        made = gated_stack_backward.backward(torch.cat(out, dim=1).to(dtype), self.read(step), own, *args)
+        made = gated_stack_backward.backward(
+            torch.cat(out, dim=1).to(dtype), picked_halves(self.cond, step.conds), own, *args
+        )
         if grad_cond is not None and step.conds == (1, 0):
             for half, grad in zip(reversed(halves), own.chunk(2, dim=1), strict=True):
                 half.add_(grad)
