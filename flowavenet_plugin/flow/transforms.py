@@ -26,11 +26,6 @@ def sum_samples(x: Tensor, mask: Tensor | None) -> Tensor:
     return (x if mask is None else x * mask).sum(dim=(1, 2))
 
 
-def columns_of(mask: Tensor | None) -> Tensor | None:
-    """Mark the columns, (B, 1, T), that hold any sample of the utterance."""
-    return None if mask is None else mask.amax(dim=1, keepdim=True)
-
-
 #: Deviation below which a channel of the first batch says nothing about its scale: less than a step of 16-bit audio.
 SILENT = 1e-5
 
@@ -122,8 +117,9 @@ def run_wavenet(net: WaveNet, half: Tensor, cond: Tensor, mask: Tensor | None) -
     """
     dtype = wavenet_dtype(half)
     lower = dtype != half.dtype
+    columns = None if mask is None else mask.amax(dim=1, keepdim=True)  # that hold any sample
     with torch.autocast(half.device.type, dtype=dtype) if lower else contextlib.nullcontext():
-        return net(half, cond, columns_of(mask)).to(half.dtype)
+        return net(half, cond, columns).to(half.dtype)
 
 
 class Conditional(nn.Module):

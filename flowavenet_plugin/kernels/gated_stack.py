@@ -182,17 +182,10 @@ def padded(count: int, tile: int) -> int:
 def bordered(
     name: str, layer: int, before: int, size: int, outputs: int, weights: StackWeights, like: Tensor, scratch: Scratch
 ) -> tuple[Tensor, Tensor]:
-    """Return room for what a layer reads, and of it the part between rows of zeros.
+    """Return room for what a layer reads, of the type of ``like``, and of it a part between rows of zeros.
 
-    Args:
-        name: Of the buffer.
-        layer: The layer.
-        before: Rows of zeros before the part.
-        size: Rows of the part.
-        outputs: Rows that the layer's convolution makes of all.
-        weights: Of the stack.
-        like: Of the type wanted.
-        scratch: Buffers.
+    The part has ``size`` rows, with ``before`` of zeros before it; the layer's convolution makes ``outputs`` rows of
+    all.
     """
     conv = weights.dilated[layer]
     whole = scratch.take(name, (padded(outputs, conv.tile) + conv.reach, weights.width), like)

@@ -32,9 +32,9 @@ def backward(
         grad: Gradient of the prediction, shape (rows, out_channels), zero outside of utterances.
         cond: Conditioning, in one part, shape (rows, cond_channels).
         grad_cond: The gradient of the conditioning is added to it; None: not needed.
-        kept: From :func:`~.gated_stack.forward`.
-        weights: As there.
-        rows: The layout.
+        kept: From :func:`~.gated_stack.forward`, as ``weights`` and ``rows`` were given there.
+        weights: See ``kept``.
+        rows: See ``kept``.
         scratch: Buffers; not those that hold ``kept`` under the names used here.
 
     Returns:

@@ -15,13 +15,7 @@ PIECE = 2**18
 
 
 def normalise(v: Tensor, g: Tensor, out: Tensor) -> None:
-    """Write g v / |v| to ``out``.
-
-    Args:
-        v: Directions, shape (n, m).
-        g: Norms, shape (n, 1).
-        out: Shape (n, m), of any floating type.
-    """
+    """Write g v / |v| to ``out``, of any floating type; shapes (n, m), of g (n, 1)."""
     if takes_floats(v, g, out):
         fused.normalise(v, g, out)
         return
@@ -30,13 +24,7 @@ def normalise(v: Tensor, g: Tensor, out: Tensor) -> None:
 
 
 def normalise_backward(grad: Tensor, v: Tensor, g: Tensor) -> Tensor:
-    """Turn ``grad``, the normalised weight's gradient, into that of v, in place; return that of g.
-
-    Args:
-        grad: Shape (n, m).
-        v: As in :func:`normalise`.
-        g: As in :func:`normalise`.
-    """
+    """Turn ``grad``, the normalised weight's gradient (n, m), into that of v, in place; return that of g, (n, 1)."""
     if takes_floats(grad, v, g):
         return fused.normalise_gradients(grad, v, g)
     grad_g = torch.empty_like(g)

@@ -202,14 +202,10 @@ def gate_panels_shape(out: int, inner: int, dtype: torch.dtype) -> tuple[int, ..
 
 
 def gate_panels(weight: Tensor, room: Tensor) -> Tensor:
-    """Put weights in the order in which :func:`convolve` reads them, filters beside their gates.
+    """Put weights in the order in which :func:`convolve` reads them, filters beside their gates; return ``room``.
 
-    Args:
-        weight: From :func:`transformed`, float32, shape (PLANES, out, in), contiguous.
-        room: Of the precision wanted, shape from :func:`gate_panels_shape`.
-
-    Returns:
-        ``room``.
+    ``weight`` is from :func:`transformed`, float32, shape (PLANES, out, in), contiguous; ``room`` of the precision
+    wanted, shape from :func:`gate_panels_shape`.
     """
     (_, out, inner), dtype = weight.shape, room.dtype
     shape = gate_panels_shape(out, inner, dtype)
@@ -231,21 +227,18 @@ def convolve(
     scratch: Scratch,
     keep: bool = False,
 ) -> Tensor:
-    """Write b - 2 a b, with a and b the sigmoids of the two halves of pre, bias and convolution.
+    """Write b - 2 a b, with a and b the sigmoids of the two halves of pre, bias and convolution, to ``out``; return it.
 
     Args:
         panels: From :func:`gate_panels`.
         h: Input, of the precision of the panels, as all here, shape (tiles * tile + reach or more, in), contiguous.
         tiles: Tiles of six times ``dilation`` rows.
         dilation: Rows from tap to tap.
-        pre: What is added to the convolution, shape (rows or more, 2 * width), contiguous.
+        pre: What is added to the convolution, shape (rows or more, 2 * width), contiguous; ``keep``: then the sigmoids.
         bias: Shape (2 * width,).
-        out: Written, shape (rows, width), contiguous; at most all rows of the tiles.
+        out: Shape (rows, width), contiguous; at most all rows of the tiles.
         scratch: Buffers.
-        keep: Write the sigmoids to ``pre``.
-
-    Returns:
-        ``out``.
+        keep: See ``pre``.
     """
     (count, width), inner, dtype = out.shape, panels.shape[2], panels.dtype
     if count > tiles * TILE * dilation:

@@ -116,20 +116,17 @@ class FoldedStack:
     def predict(
         self, x: Tensor, first: int, last: int, total: int, cond: Cond, item: int, inside: Marked, scratch: Scratch
     ) -> Tensor:
-        """Predict for some rows of one item.
+        """Predict for the rows of one item from ``first`` to before ``last``, shape (last - first, out).
 
         Args:
             x: Samples of rows ``first - left`` to ``last + right``, zero outside of the utterance, shape (values,).
-            first: First row to predict for.
-            last: One beyond the last.
+            first: See above.
+            last: See above.
             total: Rows of the utterance, or more if the end isn't known yet.
             cond: Gives the conditioning.
             item: Which one it is.
             inside: What is outside of it.
             scratch: Buffers.
-
-        Returns:
-            Prediction, shape (last - first, out).
         """
 
         def rows_of(start: int, end: int) -> list[Tensor]:
@@ -143,17 +140,8 @@ class FoldedStack:
     ) -> Tensor:
         """Predict for some rows of all items at once, which lie below each other with all rows that they depend on.
 
-        Args:
-            x: As in :meth:`predict`, of each item, shape (B, values).
-            first: As there, as ``last``, ``total``, ``cond`` and ``scratch``.
-            last: See above.
-            total: See above.
-            cond: See above.
-            ends: Rows of each item, shape (B,); None: all have ``total``.
-            scratch: See above.
-
-        Returns:
-            Prediction, shape (B, last - first, out).
+        As :meth:`predict`, but ``x`` has the shape (B, values), what is returned (B, last - first, out), and ``ends``
+        are the rows of each item, shape (B,); None: all have ``total``.
         """
         batch, start, count = len(x), first - self.left, last + self.right - (first - self.left)
         places = torch.arange(start, start + count, device=x.device)

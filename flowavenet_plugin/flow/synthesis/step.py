@@ -52,19 +52,16 @@ class PreparedStep:
     def __call__(
         self, a: Tensor, b: Tensor, first: int, rows: int, cond: Cond, ends: Tensor | None, scratch: Scratch
     ) -> Tensor:
-        """Change some rows of b.
+        """Return the new b of some rows.
 
         Args:
             a: Stream a of these rows and of the stack's ``left`` before and ``right`` after them, shape (B, values).
-            b: Stream b, shape (B, n * width).
+            b: Stream b, shape (B, n * width), as what is returned.
             first: First row.
             rows: Rows of the utterance, or more if the end isn't known yet.
             cond: Gives the conditioning.
             ends: Rows of each item, shape (B,); None: all end at ``rows``.
             scratch: Buffers.
-
-        Returns:
-            The new b, shape (B, n * width).
         """
         count, batch = b.shape[1] // self.width, len(b)
         out, stack = torch.empty(b.shape, dtype=b.dtype, device=b.device), self.stack

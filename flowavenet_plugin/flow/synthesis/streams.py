@@ -37,14 +37,9 @@ class StepState:
         self._lengths = lengths
 
     def push(self, a: Tensor, b: Tensor, size: int | None, cond: CondBuffer, scratch: Scratch) -> tuple[Tensor, Tensor]:
-        """Take values of streams a and b; return those of both that are ready.
+        """Take values (B, n) of streams a and b; return those of both that are ready.
 
-        Args:
-            a: Shape (B, values).
-            b: Shape (B, values).
-            size: Values of both streams of the whole utterance, if these are the last.
-            cond: Conditioning.
-            scratch: Buffers.
+        ``size`` are the values of both streams of the whole utterance, if these are the last.
         """
         step, width = self.step, self.step.width
         self._a, self._b = torch.cat([self._a, a], dim=1), torch.cat([self._b, b], dim=1)
