@@ -106,18 +106,9 @@ class FloWaveNet(nn.Module):
 
     @own_arithmetic
     def inverse(self, noise: Tensor, cond: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Map noise to audio: the inverse of :meth:`forward`.
+        """Map noise (B, 1, T) to audio: the inverse of :meth:`forward`.
 
-        Args:
-            noise: Noise, shape (B, 1, T) with T = frames * hop_length.
-            cond: Conditioning, shape (B, n_mels, frames).
-            lengths: As in :meth:`forward`.
-
-        Returns:
-            Waveform, shape (B, 1, T), zero beyond ``lengths``.
-
-        Raises:
-            ValueError: If shapes don't fit each other or the model.
+        Other arguments and errors are as there; the waveform has the shape of the noise and is zero beyond ``lengths``.
         """
         size = self._check(noise, cond)
         return run_inverse(self.plan, self._block_inverse, *self._prepare(noise, cond, lengths))[:, :, :size]

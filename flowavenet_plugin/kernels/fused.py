@@ -1,7 +1,7 @@
-"""Gates, products with few columns and norms in few passes over memory, by the compiled functions of csrc/passes.c.
+"""Gates and products with few columns in few passes over memory, by the compiled functions of csrc/passes.c.
 
-What is computed is that of :mod:`.gated_stack` and :mod:`.weight_norm`; :mod:`.compiled` says when it is at hand. All
-raise a ``ValueError`` for tensors of another type, shape or layout than what is said here.
+What is computed is that of :mod:`.gated_stack`; :mod:`.compiled` says when it is at hand. All raise a ``ValueError``
+for tensors of another type, shape or layout than what is said here.
 """
 
 from __future__ import annotations
@@ -79,19 +79,3 @@ def end(x: Tensor, weight: Tensor, bias: Tensor, out: Tensor) -> Tensor:
     )
     call(f"end_{KINDS[x.dtype]}", *addresses, count, width, columns)
     return out
-
-
-def normalise(v: Tensor, g: Tensor, out: Tensor) -> None:
-    """Write g v / |v| to ``out``; all float32 and contiguous, shapes (n, m), (n, 1) and (n, m)."""
-    (n, m), dtype = v.shape, torch.float32
-    addresses = dense("v", v, dtype, n, m), dense("g", g, dtype, n, 1), dense("out", out, dtype, n, m)
-    call("normalise", *addresses, n, m)
-
-
-def normalise_gradients(grad: Tensor, v: Tensor, g: Tensor) -> Tensor:
-    """Turn ``grad``, that of :func:`normalise`'s result, into that of v, in place; return that of g, (n, 1)."""
-    (n, m), dtype = v.shape, torch.float32
-    grad_g = torch.empty(n, 1, dtype=dtype, device="cpu")
-    addresses = dense("grad", grad, dtype, n, m), dense("v", v, dtype, n, m), dense("g", g, dtype, n, 1)
-    call("normalise_gradients", *addresses, grad_g.data_ptr(), n, m)
-    return grad_g

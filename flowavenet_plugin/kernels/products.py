@@ -56,29 +56,17 @@ class Matrix:
         Raises:
             ValueError: If compiled functions can't take a tensor, for its type, shape or layout.
         """
-        if self.panels is not None:
-            return self._multiply(x, out, bias, other, alpha, factor, relu)
-        if other is None and bias is None:
-            out.addmm_(x, self.weight, beta=0, alpha=alpha)
-        elif other is None:
-            torch.addmm(bias, x, self.weight, alpha=alpha, out=out)
-        elif bias is None:
-            (out if other is out else out.copy_(other)).addmm_(x, self.weight, beta=factor, alpha=alpha)
-        else:
-            torch.add(bias, other, alpha=factor, out=out).addmm_(x, self.weight, alpha=alpha)
-        return out.relu_() if relu else out
-
-    def _multiply(
-        self,
-        x: Tensor,
-        out: Tensor,
-        bias: Tensor | None,
-        other: Tensor | None,
-        alpha: float,
-        factor: float,
-        relu: bool,
-    ) -> Tensor:
         (inner, columns), dtype, count = self.shape, self.dtype, x.shape[0]
+        if self.panels is None:
+            if other is None and bias is None:
+                out.addmm_(x, self.weight, beta=0, alpha=alpha)
+            elif other is None:
+                torch.addmm(bias, x, self.weight, alpha=alpha, out=out)
+            elif bias is None:
+                (out if other is out else out.copy_(other)).addmm_(x, self.weight, beta=factor, alpha=alpha)
+            else:
+                torch.add(bias, other, alpha=factor, out=out).addmm_(x, self.weight, alpha=alpha)
+            return out.relu_() if relu else out
         if self._panel_columns != constant("panel_columns"):
             raise ValueError("the matrix was put in order for another processor than functions are compiled for now")
         x = with_dense_rows(x, pairs=dtype == torch.bfloat16)

@@ -22,15 +22,11 @@ from flowavenet_plugin.kernels.products import panels, panels_shape
 from flowavenet_plugin.kernels.scratch import Scratch
 
 TILE, PLANES = 6, 8
-#: A', B' and G.
-OUTPUTS = (
-    (1, 1, 1, 1, 1, 1, 1, 0),
-    (0, 1, -1, 2, -2, 1 / 2, -1 / 2, 0),
-    (0, 1, 1, 4, 4, 1 / 4, 1 / 4, 0),
-    (0, 1, -1, 8, -8, 1 / 8, -1 / 8, 0),
-    (0, 1, 1, 16, 16, 1 / 16, 1 / 16, 0),
-    (0, 1, -1, 32, -32, 1 / 32, -1 / 32, 1),
-)
+#: All but infinity, and what their taps are scaled by.
+POINTS, SCALES = (0, 1, -1, 2, -2, 1 / 2, -1 / 2), (1, -2 / 9, -2 / 9, 1 / 90, 1 / 90, 32 / 45, 32 / 45)
+#: A', G and B'.
+OUTPUTS = [(*(point**i for point in POINTS), int(i == TILE - 1)) for i in range(TILE)]
+TAPS = [*([scale * point**k for k in range(3)] for point, scale in zip(POINTS, SCALES, strict=True)), [0, 0, 1]]
 INPUTS = (
     (1, 0, -21 / 4, 0, 21 / 4, 0, -1, 0),
     (0, 1, 1, -17 / 4, -17 / 4, 1, 1, 0),
@@ -40,16 +36,6 @@ INPUTS = (
     (0, 2, 4, -5 / 2, -5, 1 / 2, 1, 0),
     (0, -2, 4, 5 / 2, -5, -1 / 2, 1, 0),
     (0, -1, 0, 21 / 4, 0, -21 / 4, 0, 1),
-)
-TAPS = (
-    (1, 0, 0),
-    (-2 / 9, -2 / 9, -2 / 9),
-    (-2 / 9, 2 / 9, -2 / 9),
-    (1 / 90, 2 / 90, 4 / 90),
-    (1 / 90, -2 / 90, 4 / 90),
-    (32 / 45, 16 / 45, 8 / 45),
-    (32 / 45, -16 / 45, 8 / 45),
-    (0, 0, 1),
 )
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flowavenet_plugin.flow.conditioner import BlockConditioner
-from flowavenet_plugin.flow.synthesis.cond_layout import first_band, half_bands
+from flowavenet_plugin.flow.layout import first_band, half_bands
 from flowavenet_plugin.flow.synthesis.folded_flow import FoldedFlow
 
 

@@ -43,30 +43,13 @@ class PreparedFlow(FoldedFlow):
 
     @own_arithmetic
     def session(self, batch: int = 1, lengths: Tensor | None = None) -> InverseSession:
-        """Start to synthesise in pieces.
-
-        Args:
-            batch: Items side by side.
-            lengths: Samples of each item, if they differ, shape (B,).
-        """
+        """Start to synthesise in pieces; arguments as of :class:`InverseSession`."""
         return InverseSession(self, batch, lengths)
 
     @own_arithmetic
     @torch.no_grad()
     def inverse(self, noise: Tensor, cond: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Map noise to audio.
-
-        Args:
-            noise: Noise, shape (B, 1, T) with T = frames * hop_length.
-            cond: Conditioning, shape (B, n_mels, frames).
-            lengths: Samples of each item, shape (B,), as in :meth:`FloWaveNet.inverse`.
-
-        Returns:
-            Waveform, shape (B, 1, T), zero beyond ``lengths``.
-
-        Raises:
-            ValueError: If shapes don't fit each other or the model.
-        """
+        """Map noise to audio; arguments, result and errors are those of :meth:`FloWaveNet.inverse`."""
         batch, frames = cond.shape[0], cond.shape[2]
         if tuple(noise.shape) != (batch, 1, frames * self.hop_length) or cond.shape[1] != self.n_mels:
             raise ValueError(

@@ -21,13 +21,7 @@ class InverseSession:
     """State of one synthesis, or of a batch that goes in step."""
 
     def __init__(self, flow: FoldedFlow, batch: int = 1, lengths: Tensor | None = None) -> None:
-        """Start.
-
-        Args:
-            flow: The weights.
-            batch: Items side by side, B.
-            lengths: Samples of each item, shape (B,), if they differ.
-        """
+        """Start with B = ``batch`` items side by side; ``lengths`` are the samples of each, (B,), if they differ."""
         self._cond = cond_buffer(flow, batch, lengths)
         self._scratch = Scratch()
         self._dtype, self.device = flow.float_dtype, flow.device

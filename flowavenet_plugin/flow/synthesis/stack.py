@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowavenet_plugin.flow.layout import bit_reversal
+from flowavenet_plugin.flow.layout import bit_reversal, cond_in_time
 from flowavenet_plugin.flow.plan import Step
-from flowavenet_plugin.flow.synthesis.cond_layout import cond_in_time
 from flowavenet_plugin.flow.wavenet import WaveNet
 from flowavenet_plugin.kernels import gated_stack
 from flowavenet_plugin.kernels.backends import RESIDUAL, choose_backend, fewer_products_pay
@@ -43,15 +42,9 @@ class FoldedStack:
         end: tuple[Tensor, Tensor, Tensor],
         dtype: torch.dtype,
     ) -> None:
-        """Fold the weights.
+        """Fold the weights of a step's WaveNet, in a block of this level.
 
-        Args:
-            step: What the plan says.
-            net: The WaveNet.
-            n_mels: Mel bands of the conditioning.
-            level: Of the block.
-            end: The prediction's channels that are wanted, in order, their factors, and what is added, (out,) each.
-            dtype: Precision of the stack.
+        ``end``: the prediction's channels that are wanted, in order, their factors, and what is added, (out,) each.
         """
         self.shape, self.halves, self.dtype = step.stack, step.conds or (None,), dtype
         self.channels = net.front.conv.weight.shape[1]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from flowavenet_plugin.flow.arithmetic import exact_product
 from flowavenet_plugin.flow.layout import bit_reversal
 from flowavenet_plugin.flow.mixing import inverse_mixing_matrix
 from flowavenet_plugin.flow.plan import ADDITIVE, SPLIT, Block, Step
 from flowavenet_plugin.flow.synthesis.stack import Cond, FoldedStack
-from flowavenet_plugin.flow.synthesis.unmixing import Unmixing
 from flowavenet_plugin.flow.transforms import FlowBlock, FlowStep, GaussianSplit
 from flowavenet_plugin.kernels.rows import Marked
 from flowavenet_plugin.kernels.scratch import Scratch
@@ -19,6 +19,32 @@ from flowavenet_plugin.kernels.threads import run_pieces
 CPU_ROWS = 4096
 #: Fewer don't pay for a thread of their own.
 MIN_CPU_ROWS = 64
+
+
+class Unmixing:
+    """Undo mixed channels and ActNorm: columns y become matrix y * factor + shift, with padding y * factor + shift."""
+
+    def __init__(self, matrix: Tensor, factor: Tensor, shift: Tensor) -> None:
+        """Fold the weights, for the first stream's samples of a column in their order of time, then the second's.
+
+        ``matrix``, float64, (C, C), is the inverse of what mixed the channels; the rest ActNorm's inverse, (C,) each.
+        """
+        self.weight, self.factor, self.shift = (matrix.t() * factor).contiguous(), factor, shift
+
+    def __call__(self, a: Tensor, b: Tensor, whole: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Change both streams.
+
+        Args:
+            a: Values of the stream that was read, shape (B, rows * C / 2).
+            b: Of the one that was changed, the same shape.
+            whole: Which rows hold no padding, bool, shape (B or 1, rows, 1); None: all.
+        """
+        width = self.factor.shape[0] // 2
+        y = torch.cat([a.unflatten(1, (-1, width)), b.unflatten(1, (-1, width))], dim=2)
+        x = exact_product(y, self.weight)
+        x = x if whole is None else torch.where(whole, x, y * self.factor)
+        x = x.add_(self.shift)
+        return x[:, :, :width].flatten(1), x[:, :, width:].flatten(1)
 
 
 class PreparedStep:
@@ -114,14 +140,7 @@ class PreparedBlock:
     """
 
     def __init__(self, plan: Block, module: FlowBlock, n_mels: int, dtype: torch.dtype) -> None:
-        """Fold the weights.
-
-        Args:
-            plan: What the plan says.
-            module: The block.
-            n_mels: Mel bands.
-            dtype: Precision of the WaveNets.
-        """
+        """Fold the weights; ``dtype`` is the precision of the WaveNets."""
         self.plan, pending = plan, None
         self.steps: list[PreparedStep] = []
         for step, part in reversed(list(zip(plan.steps, module.parts, strict=True))):
@@ -139,7 +158,7 @@ def _prepared_step(
     pending: tuple[Tensor, Tensor] | None,
 ) -> tuple[PreparedStep, tuple[Tensor, Tensor]]:
     """Return the step, and what its ActNorm does to stream a; ``pending`` is what the step before left for b."""
-    net = module.prior if step.kind == SPLIT else module.coupling.net
+    net = (module if step.kind == SPLIT else module.coupling).wavenet
     width = net.front.conv.weight.shape[1]
     one, zero = net.end.scale.detach().new_ones(width), net.end.scale.detach().new_zeros(width)
     order, unmixing = bit_reversal(width.bit_length() - 1).to(one.device), None

@@ -21,20 +21,11 @@ class StepState:
     """A step in the middle of an utterance."""
 
     def __init__(self, step: PreparedStep, batch: int, lengths: Tensor | None, flow: FoldedFlow) -> None:
-        """Start.
-
-        Args:
-            step: The step.
-            batch: Items, B.
-            lengths: Samples of both streams together of each item, if they differ, shape (B,).
-            flow: The weights.
-        """
-        self.step = step
+        """Start; ``lengths`` are the samples of both streams together of each item, if they differ, shape (B,)."""
+        self.step, self._lengths = step, lengths
         self.done = 0  # rows
-        left = step.stack.left * step.width
-        self._a = torch.zeros(batch, left, dtype=flow.float_dtype, device=flow.device)
+        self._a = torch.zeros(batch, step.stack.left * step.width, dtype=flow.float_dtype, device=flow.device)
         self._b = self._a[:, :0]
-        self._lengths = lengths
 
     def push(self, a: Tensor, b: Tensor, size: int | None, cond: CondBuffer, scratch: Scratch) -> tuple[Tensor, Tensor]:
         """Take values (B, n) of streams a and b; return those of both that are ready.

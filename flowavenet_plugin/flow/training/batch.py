@@ -10,6 +10,7 @@ from torch import Tensor
 from flowavenet_plugin.flow.arithmetic import exact_product
 from flowavenet_plugin.flow.layout import picked_halves
 from flowavenet_plugin.flow.plan import ADDITIVE, SPLIT, Step
+from flowavenet_plugin.flow.transforms import shift_and_log_scale
 from flowavenet_plugin.kernels import gated_stack, gated_stack_backward
 from flowavenet_plugin.kernels.gated_stack import Activations, Span
 from flowavenet_plugin.kernels.rows import Rows
@@ -41,16 +42,19 @@ class Prediction:
 
 
 class Batch:
-    """What all steps of a block share; samples are rows (rows, C) of :class:`~flowavenet_plugin.kernels.rows.Rows`."""
+    """What all steps of a block share; samples are rows (rows, C) of :class:`~flowavenet_plugin.kernels.rows.Rows`.
+
+    Attributes:
+        grad_cond: The gradient of the conditioning (rows, D) is added to it; None: not needed.
+    """
+
+    grad_cond: Tensor | None = None
 
     def __init__(self, rows: Rows, cond: Tensor, mask: Tensor | None, memory: Memory) -> None:
-        """Prepare.
+        """Prepare; ``memory`` is for buffers and large gradients.
 
-        Args:
-            rows: The layout.
-            cond: Conditioning, shape (rows, D), of the type in which the WaveNets run.
-            mask: 1 for samples of the utterance and 0 for padding, shape (B, C, T); None: all count.
-            memory: For buffers and large gradients.
+        ``cond`` has the shape (rows, D) and the type in which the WaveNets run. ``mask`` (B, C, T) is 1 for samples of
+        the utterance and 0 for padding; None: all count.
         """
         self.rows, self.cond = rows, cond
         self.scratch = Scratch(memory)
@@ -104,43 +108,25 @@ class Batch:
 
         keep = scratch is not None
         out, activations = gated_stack.forward(weights, x, conditioning, span, self.rows, room, keep)
-        out = out.to(half.dtype)
-        if step.kind == ADDITIVE:
-            return Prediction(-out, None, activations)
-        first, second = out.chunk(2, dim=1)
-        return Prediction(*((first, second) if step.kind == SPLIT else (second, first)), activations)
+        return Prediction(*shift_and_log_scale(step.kind, out.to(half.dtype)), activations)
 
     def predict_backward(
-        self,
-        step: Step,
-        said: Prediction,
-        grads: tuple[Tensor, Tensor | None],
-        weights: StackWeights,
-        grad_cond: Tensor | None,
+        self, step: Step, said: Prediction, grads: tuple[Tensor, Tensor | None], weights: StackWeights
     ) -> tuple[Tensor, StackGradients]:
         """Run a step's WaveNet backwards.
 
-        Args:
-            step: The step.
-            said: What :meth:`predict` returned, with activations.
-            grads: Gradients of its shift and log_scale.
-            weights: The WaveNet's.
-            grad_cond: The gradient of the conditioning (rows, D) is added to it; None: not needed.
-
-        Returns:
-            Gradients of the half that was read and of the weights.
+        ``said`` is what :meth:`predict` returned, with activations; ``grads`` are those of its shift and log_scale.
+        What is returned are the gradients of the half that was read and of the weights.
         """
         shift, log_scale = grads
         out = {ADDITIVE: [-shift], SPLIT: [shift, log_scale]}.get(step.kind, [log_scale, shift])
-        dtype, own = self.cond.dtype, grad_cond
+        grad_cond = own = self.grad_cond
         if grad_cond is not None and step.conds is not None:
             halves = grad_cond.chunk(2, dim=1)
             own = halves[step.conds[0]] if len(step.conds) == 1 else grad_cond
             own = torch.zeros_like(grad_cond) if step.conds == (1, 0) else own
-        args = said.activations, weights, self.rows, self.scratch
-        made = gated_stack_backward.backward(
-            torch.cat(out, dim=1).to(dtype), picked_halves(self.cond, step.conds), own, *args
-        )
+        grad, cond = torch.cat(out, dim=1).to(self.cond.dtype), picked_halves(self.cond, step.conds)
+        made = gated_stack_backward.backward(grad, cond, own, said.activations, weights, self.rows, self.scratch)
         if grad_cond is not None and step.conds == (1, 0):
             for half, grad in zip(reversed(halves), own.chunk(2, dim=1), strict=True):
                 half.add_(grad)

@@ -17,9 +17,9 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from flowavenet_plugin.flow.arithmetic import arithmetic, wavenet_dtype
 from flowavenet_plugin.flow.layout import gather_channels, squeezed_cond
-from flowavenet_plugin.flow.plan import Block, Step
+from flowavenet_plugin.flow.plan import Block
 from flowavenet_plugin.flow.training.batch import Batch, Prediction
-from flowavenet_plugin.flow.training.steps import run_step, step_backward
+from flowavenet_plugin.flow.training.steps import StepPass
 from flowavenet_plugin.kernels.rows import Rows
 from flowavenet_plugin.kernels.scratch import Memory, Scratch
 
@@ -64,10 +64,11 @@ class Chain:
         rows = Rows.of(x, self.block.reach, mask)
         return Batch(rows, rows.pack(squeezed_cond(cond, self.order, x.shape[2]).to(dtype)), mask, self.memory)
 
-    def steps(self, parameters: Sequence[Tensor]) -> list[tuple[Step, list[Tensor]]]:
-        """List the steps as they are run, each with its parameters."""
+    def steps(self, batch: Batch, parameters: Sequence[Tensor]) -> list[StepPass]:
+        """List the steps as they are run."""
         rest = iter(parameters)
-        found = [(step, [next(rest) for _ in range(step.n_parameters)]) for step in self.block.steps]
+        counted = [(step, [next(rest) for _ in range(step.n_parameters)]) for step in self.block.steps]
+        found = [StepPass(batch, step, own, self.inverse) for step, own in counted]
         return found[::-1] if self.inverse else found
 
 
@@ -85,9 +86,8 @@ class ChainFunction(torch.autograd.Function):
         with arithmetic(x.device):
             batch = chain.batch(x, cond, mask, dtype)
             halves = batch.halves(x)
-            for step, own in chain.steps(parameters):
-                scratch = Scratch(chain.memory) if chain.keep else None
-                halves, step_logdet, said = run_step(batch, step, own, halves, scratch, chain.inverse)
+            for step in chain.steps(batch, parameters):
+                halves, step_logdet, said = step.run(halves, Scratch(chain.memory) if chain.keep else None)
                 logdet = None if chain.inverse else logdet + step_logdet
                 kept += [said.tensors()] if chain.keep else []
             z = batch.joined(halves).contiguous()
@@ -104,22 +104,22 @@ class ChainFunction(torch.autograd.Function):
         parameters, kept = rest[: len(rest) - sum(counts)], rest[len(rest) - sum(counts) :]
         with arithmetic(z.device):
             batch = chain.batch(z, cond, mask, ctx.dtype)
-            grad_cond = torch.zeros_like(batch.cond, dtype=z.dtype) if ctx.needs_input_grad[2] else None
+            batch.grad_cond = torch.zeros_like(batch.cond, dtype=z.dtype) if ctx.needs_input_grad[2] else None
             halves = batch.halves(z)
             grads = tuple(batch.inside(part, half) for half, part in enumerate(batch.halves(grad)))
             made: list[list[Tensor]] = []
-            for step, own in reversed(chain.steps(parameters)):
+            for step in reversed(chain.steps(batch, parameters)):
                 said = Prediction.of([kept.pop() for _ in range(counts.pop())][::-1]) if counts else None
-                halves, grads, own_grads = step_backward(batch, step, own, halves, grads, grad_logdet, said, grad_cond)
+                halves, grads, own_grads = step.backward(halves, grads, grad_logdet, said)
                 made.append(own_grads)
             flat = (each for own_grads in (made if chain.inverse else reversed(made)) for each in own_grads)
-            return None, batch.joined(grads), _shared(chain, batch, grad_cond, cond), None, *flat
+            return None, batch.joined(grads), _shared(chain, batch, cond), None, *flat
 
 
-def _shared(chain: Chain, batch: Batch, grad: Tensor | None, like: Tensor) -> Tensor | None:
-    """Turn the gradient (rows, D) into that of the conditioning as it was given, shape and type of ``like``."""
-    if grad is None:
+def _shared(chain: Chain, batch: Batch, like: Tensor) -> Tensor | None:
+    """Return the gradient of the conditioning as it was given, shape and type of ``like``."""
+    if batch.grad_cond is None:
         return None
-    grad = batch.rows.unpack(grad).transpose(1, 2)
+    grad = batch.rows.unpack(batch.grad_cond).transpose(1, 2)
     grad = grad if chain.order is None else gather_channels(grad, torch.argsort(chain.order))
     return grad.reshape(like.shape).to(like.dtype)
