@@ -22,7 +22,7 @@ MIN_CPU_ROWS = 64
 
 
 class Unmixing:
-    """Undo mixed channels and ActNorm: columns y become matrix y * factor + shift, with padding y * factor + shift."""
+    """Undo mixing and ActNorm: columns y become matrix y * factor + shift, those with padding y * factor + shift."""
 
     def __init__(self, matrix: Tensor, factor: Tensor, shift: Tensor) -> None:
         """Fold the weights, for the first stream's samples of a column in their order of time, then the second's.
