@@ -13,7 +13,7 @@ import yaml
 
 from flowavenet_plugin.bin import vocoder_inference
 from flowavenet_plugin.bin.vocoder_train import get_parser
-from flowavenet_plugin.flow.settings import VocoderSettings, meanings
+from flowavenet_plugin.flow.settings import VocoderSettings
 from flowavenet_plugin.tasks.schedule import BudgetHalving
 from flowavenet_plugin.tasks.vocoder import VocoderTask
 from flowavenet_plugin.vocoder.flowavenet_vocoder import FloWaveNetVocoder
@@ -95,7 +95,7 @@ def test_a_decoding_preset_holds_what_differs_from_the_defaults_only() -> None:
 
 @pytest.mark.parametrize("path", TRAIN, ids=name)
 def test_comments_of_settings_are_those_of_the_constructor(path: Path) -> None:
-    known, section = meanings(VocoderSettings), None
+    known, section = {each.name: each.metadata["meaning"] for each in dataclasses.fields(VocoderSettings)}, None
     for line in path.read_text().splitlines():
         section = line.split(":")[0] if line[:1].isalpha() else section
         if section == "vocoder_conf" and line.startswith(" "):

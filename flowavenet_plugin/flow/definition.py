@@ -5,10 +5,9 @@ Autograd differentiates it, and what traces models for export can follow it. It 
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from flowavenet_plugin.flow.layout import half_first, squeezed_cond
+from flowavenet_plugin.flow.layout import half_first, picked_halves, squeezed_cond
 from flowavenet_plugin.flow.plan import Block, Step
 from flowavenet_plugin.flow.transforms import FlowBlock
 from flowavenet_plugin.flow.walk import BlockCond
@@ -20,7 +19,7 @@ def block_forward(
     """Run a block's modules on x (B, C, T); return z and log|det dz/dx|."""
     logdet, squeezed = x.new_zeros(x.shape[0]), squeezed_cond(*cond, x.shape[2])
     for step, part in zip(block.steps, module.parts, strict=True):
-        z, step_logdet = part(half_first(x, step.reads), _read(step, squeezed), _mask(step, mask))
+        z, step_logdet = part(half_first(x, step.reads), picked_halves(squeezed, step.conds), _mask(step, mask))
         x, logdet = half_first(z, step.reads), logdet + step_logdet
     return x, logdet
 
@@ -29,16 +28,9 @@ def block_inverse(block: Block, module: FlowBlock, z: Tensor, cond: BlockCond, m
     """Undo :func:`block_forward`."""
     squeezed = squeezed_cond(*cond, z.shape[2])
     for step, part in reversed(list(zip(block.steps, module.parts, strict=True))):
-        x = part.inverse(half_first(z, step.reads), _read(step, squeezed), _mask(step, mask))
+        x = part.inverse(half_first(z, step.reads), picked_halves(squeezed, step.conds), _mask(step, mask))
         z = half_first(x, step.reads)
     return z
-
-
-def _read(step: Step, cond: Tensor) -> Tensor:
-    if step.conds is None:
-        return cond
-    halves = cond.chunk(2, dim=1)
-    return torch.cat([halves[k] for k in step.conds], dim=1)
 
 
 def _mask(step: Step, mask: Tensor | None) -> Tensor | None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from flowavenet_plugin.flow.prediction import RIDGE, LinearPrediction
-from flowavenet_plugin.flow.prediction_matrices import BINS
+from flowavenet_plugin.flow.prediction_matrices import BINS, lengthened
 
 #: Solves all blocks but the first: residuals and answers (N, block), weights by lag (N, 2 * order + 1), past (order,)
 #: to (N, block); :func:`next_block` is its step.
@@ -70,10 +70,7 @@ def inverse(prediction: LinearPrediction, residual: Tensor, feats: Tensor, cond:
         # The first samples: each from all before it.
         new = (taps[0] * start.flip(0)).sum() + error[0].sqrt() * blocks[0, known : known + 1]
         start = torch.cat([start, new])
-        missed = correlation[:, known + 1 : known + 2] - (taps * correlation[:, 1 : known + 1].flip(1)).sum(1, True)
-        reflection = missed / error
-        taps = torch.cat([taps - reflection * taps.flip(1), reflection], dim=1)
-        error = error * (1 - reflection * reflection)
+        taps, error = lengthened(taps, error, correlation, known)
     gain = 1 / error.sqrt()
     answer = error.sqrt()
     for known in range(1, size):

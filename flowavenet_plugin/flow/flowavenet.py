@@ -106,18 +106,9 @@ class FloWaveNet(nn.Module):
 
     @own_arithmetic
     def inverse(self, noise: Tensor, cond: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Map noise to audio: the inverse of :meth:`forward`.
+        """Map noise (B, 1, T) to audio: the inverse of :meth:`forward`.
 
-        Args:
-            noise: Noise, shape (B, 1, T) with T = frames * hop_length.
-            cond: Conditioning, shape (B, n_mels, frames).
-            lengths: As in :meth:`forward`.
-
-        Returns:
-            Waveform, shape (B, 1, T), zero beyond ``lengths``.
-
-        Raises:
-            ValueError: If shapes don't fit each other or the model.
+        Other arguments and errors are as there; the waveform has the shape of the noise and is zero beyond ``lengths``.
         """
         size = self._check(noise, cond)
         return run_inverse(self.plan, self._block_inverse, *self._prepare(noise, cond, lengths))[:, :, :size]
@@ -145,15 +136,18 @@ class FloWaveNet(nn.Module):
         if self.training and not all(step.actnorm.started for step in module.steps):
             with torch.no_grad():  # every ActNorm sees its first input
                 block_forward(self.plan[index], module, x, cond, mask)
-        return self._chain(index, cond).forward(x, cond[0], mask, module.chain_parameters())
+        return self._run_block(index, x, cond, mask, inverse=False)
 
     def _block_inverse(self, index: int, z: Tensor, cond: BlockCond, mask: Tensor | None) -> Tensor:
-        return self._chain(index, cond).inverse(z, cond[0], mask, self.blocks[index].chain_parameters())
+        return self._run_block(index, z, cond, mask, inverse=True)[0]
 
-    def _chain(self, index: int, cond: BlockCond) -> Chain:
+    def _run_block(
+        self, index: int, x: Tensor, cond: BlockCond, mask: Tensor | None, inverse: bool
+    ) -> tuple[Tensor, Tensor | None]:
         trains = torch.is_grad_enabled()
         memory = self._memories[index] if trains else Memory()
-        return Chain(self.plan[index], cond[1], trains and not self.reversible, memory)
+        chain = Chain(self.plan[index], cond[1], trains and not self.reversible, memory, inverse)
+        return chain(x, cond[0], mask, self.blocks[index].chain_parameters())
 
     def _cond_orders(self, device: torch.device) -> list[Tensor]:
         """List where each block's squeezed conditioning channels are among the values of 2, 4, ... columns."""

@@ -39,6 +39,14 @@ def half_first(x: Tensor, half: int) -> Tensor:
     return x if half == 0 else from_halves(*x.chunk(2, dim=1), half)
 
 
+def picked_halves(x: Tensor, halves: tuple[int, ...] | None) -> Tensor:
+    """Return halves of the second dimension in this order; None: all as it is."""
+    if halves in (None, (0, 1)):
+        return x
+    parts = x.chunk(2, dim=1)
+    return parts[halves[0]] if len(halves) == 1 else torch.cat([parts[k] for k in halves], dim=1)
+
+
 def bit_reversal(bits: int) -> Tensor:
     """Return for each of ``2**bits`` channels the place in time of what it holds, shape (2**bits,)."""
     order = torch.zeros(1, dtype=torch.long)
@@ -68,3 +76,37 @@ def squeezed_cond(cond: Tensor, order: Tensor | None, columns: int) -> Tensor:
 def gather_channels(values: Tensor, places: Tensor) -> Tensor:
     """Pick from the last dimension; on a CPU several times faster than index_select."""
     return values.gather(2, places.expand_as(values))
+
+
+def half_bands(n_mels: int) -> int:
+    """Bands that one half of the conditioning touches; with an odd number of bands the middle one is in both."""
+    return (n_mels + 1) // 2
+
+
+def first_band(n_mels: int, half: int) -> int:
+    """First band that a half of the conditioning touches."""
+    return half * (n_mels // 2)
+
+
+def cond_in_time(weight: Tensor, n_mels: int, block: int, half: int | None) -> Tensor:
+    """Put the columns of a weight that reads one half of the squeezed conditioning into the order of time.
+
+    Args:
+        weight: Shape (out, n_mels * 2**(block - 1)).
+        n_mels: Mel bands.
+        block: Number of squeezes.
+        half: 0 or 1; None: the conditioning is made for the block, and nothing changes.
+
+    Returns:
+        Weight for 2**block times :func:`half_bands` values, bands beside each other, shape (out, ...); what the half
+        doesn't hold of a band is zero.
+    """
+    if half is None:
+        return weight
+    bands = half_bands(n_mels)
+    channel = half * weight.shape[1] + torch.arange(weight.shape[1])
+    band, phase = channel >> block, channel & (2**block - 1)
+    column = bit_reversal(block)[phase] * bands + band - first_band(n_mels, half)
+    out = weight.new_zeros(weight.shape[0], 2**block * bands)
+    out[:, column.to(weight.device)] = weight
+    return out

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowavenet_plugin.flow.arithmetic import exact_linear, own_arithmetic
-from flowavenet_plugin.flow.prediction_matrices import BINS, cholesky, interpolation
+from flowavenet_plugin.flow.prediction_matrices import BINS, cholesky, interpolation, lengthened
 from flowavenet_plugin.flow.recursion import Filters, Recursion, whiten
 from flowavenet_plugin.flow.settings import VocoderSettings
 
@@ -133,7 +133,7 @@ class LinearPrediction(nn.Module):
         return x
 
     def filters(self, feats: Tensor, following: Tensor, context: Tensor) -> Filters:
-        """Compute the filters of frames.
+        """Compute the filters of frames: power spectra, then Levinson's recursion.
 
         Args:
             feats: Features as they are, shape (N, n_mels).
@@ -144,7 +144,13 @@ class LinearPrediction(nn.Module):
         Returns:
             Filters of N * ``blocks`` blocks, float64.
         """
-        return self._whitening(self.power(feats, following, context))
+        correlation = torch.fft.irfft(self.power(feats, following, context), dim=1)[:, : self.order + 1]
+        correlation = torch.cat([correlation[:, :1] * (1 + RIDGE), correlation[:, 1:]], dim=1)
+        taps, error = correlation[:, :0], correlation[:, :1]
+        for known in range(self.order):
+            taps, error = lengthened(taps, error, correlation, known)
+        weights = torch.cat([-taps.flip(1), torch.ones_like(error)], dim=1)
+        return Filters(weights * error.rsqrt(), correlation[:, :-1])
 
     def power(self, feats: Tensor, following: Tensor, context: Tensor) -> Tensor:
         """Return the power spectra (N * blocks, BINS), float64; arguments as of :meth:`filters`."""
@@ -156,19 +162,6 @@ class LinearPrediction(nn.Module):
         places = (torch.arange(self.blocks, device=feats.device, dtype=feats.dtype) + 0.5) / self.blocks
         mel = torch.lerp(feats[:, None], following[:, None], places[:, None])  # (N, blocks, n_mels)
         return torch.exp((mel @ self._bands.double() + learnt).flatten(0, 1)) + FLOOR
-
-    def _whitening(self, power: Tensor) -> Filters:
-        """Solve for the filters of power spectra (N, BINS) by Levinson's recursion."""
-        correlation = torch.fft.irfft(power, dim=1)[:, : self.order + 1]
-        correlation = torch.cat([correlation[:, :1] * (1 + RIDGE), correlation[:, 1:]], dim=1)
-        taps, error = correlation[:, :0], correlation[:, 0]
-        for known in range(self.order):
-            missed = correlation[:, known + 1] - (taps * correlation[:, 1 : known + 1].flip(1)).sum(dim=1)
-            reflection = (missed / error)[:, None]
-            taps = torch.cat([taps - reflection * taps.flip(1), reflection], dim=1)
-            error = error * (1 - reflection[:, 0].square())
-        weights = torch.cat([-taps.flip(1), torch.ones_like(taps[:, :1])], dim=1)
-        return Filters(weights * error.rsqrt()[:, None], correlation[:, :-1])
 
     @own_arithmetic
     def all_filters(self, feats: Tensor, cond: Tensor, lengths: Tensor | None) -> Filters:

@@ -33,6 +33,24 @@ def cholesky(correlation: Tensor) -> Tensor:
     return factor.masked_fill((failed != 0)[:, None, None], math.nan)
 
 
+def lengthened(taps: Tensor, error: Tensor, correlation: Tensor, known: int) -> tuple[Tensor, Tensor]:
+    """Let predictors look back one sample more, by Levinson's recursion.
+
+    Args:
+        taps: Weights of the sample before, the one before that, ..., shape (N, known).
+        error: Power of what they miss, shape (N, 1).
+        correlation: Of samples that are 0, 1, ... samples apart, shape (N, known + 2 or more).
+        known: Samples that they look back.
+
+    Returns:
+        New taps, shape (N, known + 1), and error.
+    """
+    missed = correlation[:, known + 1 : known + 2] - (taps * correlation[:, 1 : known + 1].flip(1)).sum(1, True)
+    reflection = missed / error
+    taps = torch.cat([taps - reflection * taps.flip(1), reflection], dim=1)
+    return taps, error * (1 - reflection * reflection)
+
+
 def toeplitz(column: Tensor, size: int) -> Tensor:
     """Return lower triangular matrices whose first columns begin like (..., n), shape (..., size, size)."""
     places = torch.arange(size, device=column.device)

@@ -138,11 +138,6 @@ class VocoderSettings(FlowSettings):
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(FlowSettings)}
 
 
-def meanings(settings: type[FlowSettings]) -> dict[str, str]:
-    """Return what each setting means."""
-    return {field.name: field.metadata["meaning"] for field in dataclasses.fields(settings)}
-
-
 def takes(settings: type[FlowSettings], *leading: str) -> Callable[[Class], Class]:
     """Let a class say in its signature and documentation that its constructor takes settings as keywords.
 

@@ -26,11 +26,6 @@ def sum_samples(x: Tensor, mask: Tensor | None) -> Tensor:
     return (x if mask is None else x * mask).sum(dim=(1, 2))
 
 
-def columns_of(mask: Tensor | None) -> Tensor | None:
-    """Mark the columns, (B, 1, T), that hold any sample of the utterance."""
-    return None if mask is None else mask.amax(dim=1, keepdim=True)
-
-
 #: Deviation below which a channel of the first batch says nothing about its scale: less than a step of 16-bit audio.
 SILENT = 1e-5
 
@@ -115,23 +110,50 @@ class Mixing(nn.Module):
         return mixed if mask is None else torch.where(mask.amin(dim=1, keepdim=True) > 0, mixed, x)
 
 
-def run_wavenet(net: WaveNet, half: Tensor, cond: Tensor, mask: Tensor | None) -> Tensor:
-    """Return what a WaveNet predicts from one half of the channels, of the precision of the samples.
+def shift_and_log_scale(kind: str, said: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return shift and log_scale of what a step's WaveNet says along dimension 1; log_scale None: not scaled.
 
-    Under autocast the network runs in half precision; samples and log-determinants never do.
+    An affine coupling's says log_s, then t; an additive one's m, which is added; a split's mean, then log deviation.
     """
-    dtype = wavenet_dtype(half)
-    lower = dtype != half.dtype
-    with torch.autocast(half.device.type, dtype=dtype) if lower else contextlib.nullcontext():
-        return net(half, cond, columns_of(mask)).to(half.dtype)
+    if kind == ADDITIVE:
+        return -said, None
+    first, second = said.chunk(2, dim=1)
+    return (first, second) if kind == SPLIT else (second, first)
 
 
-class Conditional(nn.Module):
+class Coupling(nn.Module):
     """Base of what changes the second half of the channels, given the first: z_b = (x_b - shift) exp(-log_scale)."""
 
+    #: As the plan names it.
+    kind: str
+    #: As the state dict names the WaveNet.
+    name = "net"
+
+    def __init__(self, channels: int, cond_channels: int, **wavenet: int | bool) -> None:
+        """Build the network for an even number of channels; ``wavenet``: options of :class:`WaveNet`."""
+        super().__init__()
+        said = channels // 2 if self.kind == ADDITIVE else channels
+        self.add_module(self.name, WaveNet(channels // 2, said, cond_channels, **wavenet))
+
+    @property
+    def wavenet(self) -> WaveNet:
+        """The network."""
+        return getattr(self, self.name)
+
+    def chain_parameters(self) -> list[Tensor]:
+        """List the parameters as :class:`~flowavenet_plugin.flow.plan.Step` counts them."""
+        return self.wavenet.stack_parameters()
+
     def said(self, half: Tensor, cond: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Return shift and log_scale, shape (B, C / 2, T), from the first half; log_scale None: not scaled."""
-        raise NotImplementedError
+        """Return shift and log_scale, shape (B, C / 2, T), from the first half; log_scale None: not scaled.
+
+        Under autocast the network runs in half precision; samples and log-determinants never do.
+        """
+        dtype = wavenet_dtype(half)
+        lower = dtype != half.dtype
+        columns = None if mask is None else mask.amax(dim=1, keepdim=True)  # that hold any sample
+        with torch.autocast(half.device.type, dtype=dtype) if lower else contextlib.nullcontext():
+            return shift_and_log_scale(self.kind, self.wavenet(half, cond, columns).to(half.dtype))
 
     def forward(self, x: Tensor, cond: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map x to z; see the module's text for shapes."""
@@ -153,70 +175,30 @@ class Conditional(nn.Module):
         return x if mask is None else x * mask
 
 
-class Coupling(Conditional):
-    """Base of the couplings."""
-
-    #: Values that the network predicts per changed channel.
-    n_factor: int
-
-    def __init__(self, channels: int, cond_channels: int, **wavenet: int | bool) -> None:
-        """Build the network.
-
-        Args:
-            channels: C, even.
-            cond_channels: Conditioning channels.
-            wavenet: Options of :class:`WaveNet`.
-        """
-        super().__init__()
-        half = channels // 2
-        self.net = WaveNet(half, self.n_factor * half, cond_channels, **wavenet)
-
-
 class AffineCoupling(Coupling):
     """z_b = (x_b - t) exp(-log_s), with log_s and t from a WaveNet of x_a (arXiv 1811.02155, section 3.2)."""
 
-    n_factor = 2
-
-    def said(self, half: Tensor, cond: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """See :meth:`Conditional.said`."""
-        log_s, t = run_wavenet(self.net, half, cond, mask).chunk(2, dim=1)
-        return t, log_s
+    kind = AFFINE
 
 
 class AdditiveCoupling(Coupling):
     """z_b = x_b + m, with m from a WaveNet of x_a: the paper's volume-preserving variant."""
 
-    n_factor = 1
-
-    def said(self, half: Tensor, cond: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """See :meth:`Conditional.said`."""
-        return -run_wavenet(self.net, half, cond, mask), None
+    kind = ADDITIVE
 
 
 #: The coupling of each kind of step.
 COUPLINGS = {AFFINE: AffineCoupling, ADDITIVE: AdditiveCoupling}
 
 
-class GaussianSplit(Conditional):
+class GaussianSplit(Coupling):
     """Whiten the second half of the channels by a Gaussian whose mean and scale a WaveNet reads off the first half.
 
     The whitened half leaves the flow as noise (multi-scale architecture of arXiv 1811.02155, section 3.4): the
     log-density of the half under its Gaussian is the standard-normal log-density of z_b plus the log-determinant.
     """
 
-    def __init__(self, channels: int, cond_channels: int, **wavenet: int | bool) -> None:
-        """Build the network; arguments as of :class:`Coupling`."""
-        super().__init__()
-        self.prior = WaveNet(channels // 2, channels, cond_channels, **wavenet)
-
-    def chain_parameters(self) -> list[Tensor]:
-        """List the parameters as :class:`~flowavenet_plugin.flow.plan.Step` counts them."""
-        return self.prior.stack_parameters()
-
-    def said(self, half: Tensor, cond: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """See :meth:`Conditional.said`."""
-        mean, log_sd = run_wavenet(self.prior, half, cond, mask).chunk(2, dim=1)
-        return mean, log_sd
+    kind, name = SPLIT, "prior"
 
 
 class FlowStep(nn.Module):
@@ -226,14 +208,7 @@ class FlowStep(nn.Module):
     """
 
     def __init__(self, step: Step, channels: int, cond_channels: int, **wavenet: int | bool) -> None:
-        """Build the step.
-
-        Args:
-            step: What the plan says.
-            channels: Channels of x.
-            cond_channels: Channels of the conditioning that it reads.
-            wavenet: Options of the coupling's :class:`~flowavenet_plugin.flow.wavenet.WaveNet`.
-        """
+        """Build what the plan says, for channels of x and of the conditioning that is read; see :class:`Coupling`."""
         super().__init__()
         self.actnorm = ActNorm(channels)
         self.mixing = Mixing(channels) if step.mixing else None
@@ -242,7 +217,7 @@ class FlowStep(nn.Module):
     def chain_parameters(self) -> list[Tensor]:
         """List the parameters as :class:`~flowavenet_plugin.flow.plan.Step` counts them."""
         mixing = [] if self.mixing is None else [self.mixing.factors]
-        return [self.actnorm.loc, self.actnorm.scale, *mixing, *self.coupling.net.stack_parameters()]
+        return [self.actnorm.loc, self.actnorm.scale, *mixing, *self.coupling.chain_parameters()]
 
     def forward(self, x: Tensor, cond: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map x to z; see the module's text for shapes."""
@@ -262,12 +237,7 @@ class FlowBlock(nn.Module):
     """The modules of a block's steps; :mod:`.definition` runs them."""
 
     def __init__(self, block: Block, share_stacks: bool) -> None:
-        """Build them.
-
-        Args:
-            block: What the plan says.
-            share_stacks: The WaveNets of all steps share all but what they read of the conditioning and their end.
-        """
+        """Build what the plan says; with ``share_stacks`` WaveNets share all but conditioning and end."""
         super().__init__()
 
         def sizes(step: Step) -> dict[str, int | bool]:

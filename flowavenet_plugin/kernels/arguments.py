@@ -11,53 +11,32 @@ from torch import Tensor
 
 
 def dense(name: str, tensor: Tensor, dtype: torch.dtype, *shape: int) -> int:
-    """Return the address of a tensor whose values lie one after the other.
-
-    Args:
-        name: What the tensor is, for the error.
-        tensor: The tensor.
-        dtype: The type that it must have.
-        shape: Its shape.
+    """Return the address of a tensor of this type and shape whose values lie one after the other.
 
     Raises:
-        ValueError: If it has another type, shape or layout, or isn't in the memory of the processor.
+        ValueError: If it has another type, shape or layout, or isn't in the memory of the processor; ``name`` says
+            which tensor it is.
     """
-    if tensor.dtype != dtype or tensor.shape != shape or not tensor.is_contiguous() or not tensor.is_cpu:
-        raise ValueError(_refusal(name, tensor, f"{dtype} {shape}, dense"))
-    return tensor.data_ptr()
+    return _address(name, tensor, dtype, shape, tensor.shape == shape and tensor.is_contiguous(), ", dense")
 
 
 def beginning(name: str, tensor: Tensor, dtype: torch.dtype, *shape: int) -> int:
     """As :func:`dense`, of a tensor that may have more rows than ``shape`` says."""
-    found = tensor.shape
-    fits = found[0] >= shape[0] and found[1:] == shape[1:] and tensor.dtype == dtype
-    if not (fits and tensor.is_contiguous() and tensor.is_cpu):
-        raise ValueError(_refusal(name, tensor, f"{dtype} {shape} or more rows, dense"))
-    return tensor.data_ptr()
+    fits = tensor.shape[0] >= shape[0] and tensor.shape[1:] == shape[1:] and tensor.is_contiguous()
+    return _address(name, tensor, dtype, shape, fits, " or more rows, dense")
 
 
 def strided(name: str, tensor: Tensor, dtype: torch.dtype, *shape: int) -> int:
     """As :func:`dense`, of a tensor in any layout: C is told its strides."""
-    if tensor.dtype != dtype or tensor.shape != shape or not tensor.is_cpu:
-        raise ValueError(_refusal(name, tensor, f"{dtype} {shape}"))
-    return tensor.data_ptr()
+    return _address(name, tensor, dtype, shape, tensor.shape == shape)
 
 
 def rows(
     name: str, tensor: Tensor, dtype: torch.dtype, count: int, width: int, written: bool = False
 ) -> tuple[int, int]:
-    """Return the address of a matrix and the values from row to row; what a row holds lies one after the other.
+    """Return the address of a matrix (count, width) and the values from row to row.
 
-    Args:
-        name: As in :func:`dense`.
-        tensor: As in :func:`dense`.
-        dtype: As in :func:`dense`.
-        count: Rows.
-        width: Values of a row.
-        written: Rows are written to: they mustn't overlap.
-
-    Raises:
-        ValueError: As in :func:`dense`.
+    What a row holds lies one after the other. Rows that are ``written`` to mustn't overlap. Else as :func:`dense`.
     """
     address = strided(name, tensor, dtype, count, width)
     step, inner = tensor.stride()
@@ -70,15 +49,21 @@ def rows(
 def with_dense_rows(tensor: Tensor, pairs: bool = False) -> Tensor:
     """Return a matrix that :func:`rows` takes: itself, or a copy.
 
-    Args:
-        tensor: A matrix.
-        pairs: Two values beside each other must lie in one word of memory, in all rows.
+    ``pairs``: two values beside each other must lie in one word of memory, in all rows.
     """
     step, inner = tensor.stride()
     scattered = inner != 1 and tensor.shape[1] > 1
     if scattered or (pairs and (step % 2 and tensor.shape[0] > 1 or tensor.data_ptr() % (2 * tensor.element_size()))):
         return tensor.clone(memory_format=torch.contiguous_format)
     return tensor
+
+
+def _address(
+    name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...], fits: bool, layout: str = ""
+) -> int:
+    if not (fits and tensor.dtype == dtype and tensor.is_cpu):
+        raise ValueError(_refusal(name, tensor, f"{dtype} {shape}{layout}"))
+    return tensor.data_ptr()
 
 
 def _refusal(name: str, tensor: Tensor, wanted: str) -> str:

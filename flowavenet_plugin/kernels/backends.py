@@ -42,15 +42,9 @@ class Separate:
     ) -> Tensor:
         """Turn ``pre``, which holds a layer's conditioning, into what :meth:`skip` and :meth:`residual` multiply.
 
-        Args:
-            weights: The :class:`~.stack_weights.StackWeights`.
-            i: The layer.
-            pre: Whole tiles of rows, shape (n, 2 * width); with ``keep`` it holds the sigmoids afterwards.
-            out: Room for gates, shape (rows, width).
-            h: The layer's input with the rows around it.
-            first: Row of the layer's output that ``pre`` begins with.
-            scratch: Buffers.
-            keep: See above.
+        ``pre`` are whole tiles of rows (n, 2 * width), of the layer's output from ``first`` on; with ``keep`` it holds
+        the sigmoids afterwards. ``h`` is the layer's input with the rows around it, ``out`` room for gates (rows,
+        width).
         """
         weights.dilated[i].add_gate(pre, h, first, weights.bias[i], out, scratch, keep)
         return out

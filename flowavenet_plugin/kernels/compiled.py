@@ -47,13 +47,8 @@ _TYPES = {"a": ctypes.c_void_p, "i": ctypes.c_long, "f": ctypes.c_float}
 _WORK = ctypes.CFUNCTYPE(None, ctypes.c_long)
 
 
-class _Here(threading.local):
-    """Of each thread: how many threads a function that it calls uses; 0: as many as torch does."""
-
-    count = 0
-
-
-_here = _Here()
+#: Of each thread: ``count``, how many threads a function that it calls uses; 0 or none: as many as torch does.
+_here = threading.local()
 
 
 def takes(x: Tensor) -> bool:
@@ -79,7 +74,7 @@ def constant(name: str) -> int:
 
 def thread_count() -> int:
     """Return the number of threads that a function uses if it is called here: one inside of :func:`in_threads`."""
-    return _here.count or torch.get_num_threads()
+    return getattr(_here, "count", 0) or torch.get_num_threads()
 
 
 def in_threads(work: Callable[[int], None], threads: int) -> None:

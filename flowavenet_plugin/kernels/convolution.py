@@ -34,11 +34,8 @@ class DirectConvolution:
     def add_to(self, out: Tensor, h: Tensor, first: int, scratch: Scratch) -> None:
         """Add the convolution to ``out``.
 
-        Args:
-            out: Rows from ``first`` on, shape (n, out).
-            h: The whole input, shape (rows + reach, in).
-            first: A multiple of ``tile``, as ``n`` is.
-            scratch: Buffers.
+        Its rows (n, out) are those from ``first`` on, both multiples of ``tile``; ``h`` is the whole input, shape
+        (rows + reach, in).
         """
         for k, weight in enumerate(self.weight):
             out.addmm_(self._rows(h, k, first, out.shape[0]), weight.t())
@@ -48,14 +45,8 @@ class DirectConvolution:
     ) -> None:
         """Turn ``pre`` into the sigmoids (a, b) of its two halves plus convolution and bias; write b - 2 a b.
 
-        Args:
-            pre: As ``out`` of :meth:`add_to`, shape (n, 2 * width).
-            h: As in :meth:`add_to`.
-            first: As in :meth:`add_to`.
-            bias: Shape (2 * width,).
-            out: Written, shape (n or less, width).
-            scratch: Buffers.
-            keep: Sigmoids are wanted; else ``pre`` is lost.
+        ``h`` and ``first`` as in :meth:`add_to`; shapes of ``pre`` (n, 2 * width), of ``bias`` (2 * width,), of ``out``
+        (n or less, width). Unless the sigmoids are to be kept, ``pre`` is lost.
         """
         self.add_to(pre, h, first, scratch)
         if takes(pre) and takes(out):
@@ -67,15 +58,10 @@ class DirectConvolution:
     def backward(
         self, grad: Tensor, h: Tensor, first: int, grad_h: Tensor, grad_weight: Tensor, scratch: Scratch
     ) -> None:
-        """Add the gradients of some rows.
+        """Add the gradients of some rows; ``h`` and ``first`` as in :meth:`add_to`.
 
-        Args:
-            grad: Gradient of rows of the output from ``first`` on, shape (n, out).
-            h: As in :meth:`add_to`.
-            first: As in :meth:`add_to`.
-            grad_h: The input's gradient is added to it, shape of ``h``.
-            grad_weight: That of ``weight`` is added to it, or, for ``first`` = 0, written to it.
-            scratch: Buffers.
+        From ``grad`` (n, out), that of the output's rows. The input's is added to ``grad_h``, of the shape of ``h``;
+        that of ``weight`` is added to ``grad_weight``, or, for ``first`` = 0, written to it.
         """
         for k, weight in enumerate(self.weight):
             self._rows(grad_h, k, first, len(grad)).addmm_(grad, weight)

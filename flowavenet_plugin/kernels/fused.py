@@ -1,7 +1,7 @@
-"""Gates, products with few columns and norms in few passes over memory, by the compiled functions of csrc/passes.c.
+"""Gates and products with few columns in few passes over memory, by the compiled functions of csrc/passes.c.
 
-What is computed is that of :mod:`.gated_stack` and :mod:`.weight_norm`; :mod:`.compiled` says when it is at hand. All
-raise a ``ValueError`` for tensors of another type, shape or layout than what is said here.
+What is computed is that of :mod:`.gated_stack`; :mod:`.compiled` says when it is at hand. All raise a ``ValueError``
+for tensors of another type, shape or layout than what is said here.
 """
 
 from __future__ import annotations
@@ -16,10 +16,8 @@ from flowavenet_plugin.kernels.compiled import KINDS, call
 def gate(pre: Tensor, bias: Tensor, out: Tensor) -> None:
     """Write b - 2 a b, with a and b the sigmoids of the two halves of bias + pre; they take the place of ``pre``.
 
-    Args:
-        pre: Shape (rows or more, 2 * width), contiguous, as all here.
-        bias: Of the precision of ``pre``, as all here, shape (2 * width,).
-        out: Written, shape (rows, width).
+    All of one precision and contiguous; shapes: ``pre`` (rows or more, 2 * width), ``bias`` (2 * width,), ``out``
+    (rows, width).
     """
     (count, width), dtype = out.shape, pre.dtype
     pre_at = beginning("pre", pre, dtype, count, 2 * width)
@@ -28,16 +26,10 @@ def gate(pre: Tensor, bias: Tensor, out: Tensor) -> None:
 
 
 def gate_gradients(grad: Tensor, gate: Tensor, sigmoids: Tensor, out: Tensor) -> Tensor:
-    """Write the gradient of the values that :func:`gate` takes sigmoids of; return its sum over the rows.
+    """Write the gradient of the values that :func:`gate` takes sigmoids of; return its sum over the rows, float32.
 
-    Args:
-        grad: Gradient of the gate, shape (rows, width), contiguous, as all here, and of one precision.
-        gate: Its value, b - 2 a b, shape (rows, width).
-        sigmoids: a and b, shape (rows, 2 * width).
-        out: Written, shape (rows or more, 2 * width).
-
-    Returns:
-        The sum, float32, shape (2 * width,).
+    All of one precision and contiguous; shapes: ``grad`` of the gate and its value ``gate``, b - 2 a b, (rows, width),
+    ``sigmoids`` a and b (rows, 2 * width), ``out`` (rows or more, 2 * width), the sum (2 * width,).
     """
     (count, width), dtype = grad.shape, grad.dtype
     sums = torch.zeros(2 * width, dtype=torch.float32, device="cpu")
@@ -73,13 +65,10 @@ def front(x: Tensor, stride: int, weight: Tensor, bias: Tensor, out: Tensor) -> 
 
 
 def end(x: Tensor, weight: Tensor, bias: Tensor, out: Tensor) -> Tensor:
-    """Write x @ weight.t() + bias, for few columns.
+    """Write x @ weight.t() + bias to ``out``, for few columns; return it.
 
-    Args:
-        x: float32 or bfloat16, contiguous, as all here, shape (rows, width).
-        weight: float32, as ``bias`` and ``out``, shape (columns, width).
-        bias: Shape (columns,).
-        out: Written, shape (rows, columns).
+    ``x`` is float32 or bfloat16, all else float32; contiguous. Shapes: ``x`` (rows, width), ``weight`` (columns,
+    width), ``bias`` (columns,), ``out`` (rows, columns).
     """
     (count, width), columns, dtype = x.shape, len(weight), torch.float32
     addresses = (
@@ -90,19 +79,3 @@ def end(x: Tensor, weight: Tensor, bias: Tensor, out: Tensor) -> Tensor:
     )
     call(f"end_{KINDS[x.dtype]}", *addresses, count, width, columns)
     return out
-
-
-def normalise(v: Tensor, g: Tensor, out: Tensor) -> None:
-    """Write g v / |v| to ``out``; all float32 and contiguous, shapes (n, m), (n, 1) and (n, m)."""
-    (n, m), dtype = v.shape, torch.float32
-    addresses = dense("v", v, dtype, n, m), dense("g", g, dtype, n, 1), dense("out", out, dtype, n, m)
-    call("normalise", *addresses, n, m)
-
-
-def normalise_gradients(grad: Tensor, v: Tensor, g: Tensor) -> Tensor:
-    """Turn ``grad``, that of :func:`normalise`'s result, into that of v, in place; return that of g, (n, 1)."""
-    (n, m), dtype = v.shape, torch.float32
-    grad_g = torch.empty(n, 1, dtype=dtype, device="cpu")
-    addresses = dense("grad", grad, dtype, n, m), dense("v", v, dtype, n, m), dense("g", g, dtype, n, 1)
-    call("normalise_gradients", *addresses, grad_g.data_ptr(), n, m)
-    return grad_g

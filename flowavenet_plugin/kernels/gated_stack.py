@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from flowavenet_plugin.kernels import fused
 from flowavenet_plugin.kernels.compiled import takes, takes_floats
+from flowavenet_plugin.kernels.rows import Marked, Rows
 from flowavenet_plugin.kernels.scratch import Scratch
 from flowavenet_plugin.kernels.stack_weights import StackWeights
 
@@ -27,16 +27,6 @@ SMALL_FRONT = 24
 SMALL_END = 16
 #: Conditioning of the rows from one to before another: the matrices (rows, channels) that the stack reads.
 Cond = Callable[[int, int], list[Tensor]]
-
-
-class Layout(Protocol):
-    """What lies outside of utterances."""
-
-    def clear(self, values: Tensor, start: int) -> Tensor:
-        """Set what lies outside to zero, in place, of values (n, C) of the rows from ``start`` on."""
-
-    def inside(self, start: int, end: int) -> Tensor | None:
-        """Return 1 for rows inside and 0 for those outside, shape (end - start, 1); None: all are inside."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +48,7 @@ class Span:
     def needed(self, weights: StackWeights) -> list[tuple[int, int]]:
         """Return the rows whose hidden states are needed, from the first layer's input to the last layer's gate."""
         spans = [(self.first, self.last)]
-        for conv, left in reversed(list(zip(weights.dilated, weights.lefts, strict=True))):
+        for conv, left in reversed(list(zip(weights.dilated, weights.shape.lefts, strict=True))):
             start, end = spans[0]
             spans.insert(0, (max(0, start - left), min(self.total, end + conv.reach - left)))
         return spans
@@ -91,7 +81,13 @@ class Activations:
 
 
 def forward(
-    weights: StackWeights, x: Tensor, cond: Cond, span: Span, layout: Layout, scratch: Scratch, keep: bool = False
+    weights: StackWeights,
+    x: Tensor,
+    cond: Cond,
+    span: Span,
+    layout: Rows | Marked,
+    scratch: Scratch,
+    keep: bool = False,
 ) -> tuple[Tensor, Activations | None]:
     """Run the stack.
 
@@ -113,19 +109,23 @@ def forward(
     out = x.new_empty(count, len(weights.end), dtype=weights.end.dtype)
     skips = scratch.take("skips", (count, width), like)
     last = scratch.take("last", (count, width), like) if keep else None
-    h, core = _padded(0, spans, weights, like, scratch, keep)
+    h, core = _hidden(0, spans, weights, like, scratch, keep)
     for piece in weights.pieces(len(core)):
-        _front(x[piece.start + spans[0][0] - weights.front_left - span.start :], weights, core[piece])
+        _front(x[piece.start + spans[0][0] - weights.shape.front_left - span.start :], weights, core[piece])
     layout.clear(core, spans[0][0])
     for i, (start, end) in enumerate(spans[1:]):
         is_last, shift = i + 1 == len(weights.dilated), span.first - start
-        following = None if is_last else _padded(i + 1, spans, weights, like, scratch, keep)
-        room = _Room(i, end - start, weights, like, scratch, kept, h)
-        for piece in weights.pieces(end - start):
-            pre, gate = room.take(piece)
-            rows = slice(piece.start, piece.start + len(gate))
-            weights.condition(i, cond(start + rows.start, start + rows.stop), pre[: len(gate)])
-            gate = weights.backend.gate(weights, i, pre, gate, h, piece.start, scratch, keep)
+        following = None if is_last else _hidden(i + 1, spans, weights, like, scratch, keep)
+        pieces, tile = weights.pieces(end - start), weights.dilated[i].tile
+        most = end - start if keep else max((piece.stop - piece.start for piece in pieces), default=0)
+        sigmoids = scratch.take(f"sigmoids{i if keep else ''}", (padded(most, tile), 2 * width), like)
+        gates = scratch.take(f"gate{i if keep else ''}", (most, width), like)
+        for rows in pieces:
+            place, size = rows.start if keep else 0, rows.stop - rows.start
+            pre, gate = sigmoids[place : place + padded(size, tile)], gates[place : place + size]
+            pre[size:].zero_()
+            weights.condition(i, cond(start + rows.start, start + rows.stop), pre[:size])
+            gate = weights.backend.gate(weights, i, pre, gate, h, rows.start, scratch, keep)
             first, stop = max(rows.start, shift), min(rows.stop, span.last - start)  # of those, the wanted
             into = slice(first - shift, stop - shift)
             weights.backend.skip(weights, i, gate[first - rows.start : stop - rows.start], skips[into])
@@ -134,9 +134,13 @@ def forward(
                 weights.times("skip").multiply(skips[into], state, weights.skip_bias, relu=True)
                 _end(state, weights, out[into])
             else:
-                before = h[weights.lefts[i] :][rows]
+                before = h[weights.shape.lefts[i] :][rows]
                 inside = layout.inside(start + rows.start, start + rows.stop) if weights.backend.clears else None
                 weights.backend.residual(weights, i, gate, before, following[1][rows], inside)
+        if keep:
+            kept.hidden.append(h)
+            kept.sigmoids.append(sigmoids[: end - start])
+            kept.gates.append(gates)
         if not is_last:
             h, core = following
             if not weights.backend.clears:
@@ -144,42 +148,6 @@ def forward(
     if keep:
         kept.skips, kept.last = skips, last
     return out, kept
-
-
-class _Room:
-    """Room for a layer's values before the gate, which become its sigmoids, and for its gates; perhaps kept."""
-
-    def __init__(
-        self,
-        layer: int,
-        count: int,
-        weights: StackWeights,
-        like: Tensor,
-        scratch: Scratch,
-        kept: Activations | None,
-        hidden: Tensor,
-    ) -> None:
-        self._count, self._width, self._tile = count, weights.width, weights.dilated[layer].tile
-        self._like, self._scratch = like, scratch
-        self._pre = self._gate = None
-        if kept is not None:
-            self._pre = scratch.take(f"sigmoids{layer}", (padded(count, self._tile), 2 * self._width), like)
-            self._gate = scratch.take(f"gate{layer}", (count, self._width), like)
-            kept.hidden.append(hidden)
-            kept.sigmoids.append(self._pre[:count])
-            kept.gates.append(self._gate)
-
-    def take(self, piece: slice) -> tuple[Tensor, Tensor]:
-        """Return room for a piece: whole tiles of values before the gate, and its gates."""
-        count = min(piece.stop, self._count) - piece.start
-        rows = padded(count, self._tile)
-        if self._pre is not None:
-            pre, gate = self._pre[piece.start : piece.start + rows], self._gate[piece.start : piece.start + count]
-        else:
-            pre = self._scratch.take("pre", (rows, 2 * self._width), self._like)
-            gate = self._scratch.take("gate", (count, self._width), self._like)
-        pre[count:].zero_()
-        return pre, gate
 
 
 def windows(x: Tensor, weights: StackWeights, count: int) -> Tensor:
@@ -211,14 +179,26 @@ def padded(count: int, tile: int) -> int:
     return -(-count // tile) * tile
 
 
-def _padded(
+def bordered(
+    name: str, layer: int, before: int, size: int, outputs: int, weights: StackWeights, like: Tensor, scratch: Scratch
+) -> tuple[Tensor, Tensor]:
+    """Return room for what a layer reads, of the type of ``like``, and of it a part between rows of zeros.
+
+    The part has ``size`` rows, with ``before`` of zeros before it; the layer's convolution makes ``outputs`` rows of
+    all.
+    """
+    conv = weights.dilated[layer]
+    whole = scratch.take(name, (padded(outputs, conv.tile) + conv.reach, weights.width), like)
+    whole[:before].zero_()
+    whole[before + size :].zero_()
+    return whole, whole[before : before + size]
+
+
+def _hidden(
     layer: int, spans: list[tuple[int, int]], weights: StackWeights, like: Tensor, scratch: Scratch, keep: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return room for a layer's input with zeros where its convolution reads beyond it, and the part between."""
-    (start, end), (first, last), conv = spans[layer], spans[layer + 1], weights.dilated[layer]
+    """Return room for a layer's input, see :func:`bordered`."""
+    (start, end), (first, last) = spans[layer : layer + 2]
+    before = start - (first - weights.shape.lefts[layer])
     name = f"hidden{layer if keep else layer % 2}"
-    whole = scratch.take(name, (padded(last - first, conv.tile) + conv.reach, weights.width), like)
-    before = start - (first - weights.lefts[layer])
-    whole[:before].zero_()
-    whole[before + end - start :].zero_()
-    return whole, whole[before : before + end - start]
+    return bordered(name, layer, before, end - start, last - first, weights, like, scratch)

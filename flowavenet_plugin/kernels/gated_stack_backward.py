@@ -8,11 +8,12 @@ from torch import Tensor
 from flowavenet_plugin.kernels import fused
 from flowavenet_plugin.kernels.backends import RESIDUAL
 from flowavenet_plugin.kernels.compiled import takes
-from flowavenet_plugin.kernels.gated_stack import Activations, padded, windows
+from flowavenet_plugin.kernels.gated_stack import Activations, bordered, padded, windows
 from flowavenet_plugin.kernels.products import thin_product
 from flowavenet_plugin.kernels.rows import Rows
 from flowavenet_plugin.kernels.scratch import Scratch
 from flowavenet_plugin.kernels.stack_gradients import StackGradients
+from flowavenet_plugin.kernels.stack_shape import FRONT_KERNEL_SIZE
 from flowavenet_plugin.kernels.stack_weights import StackWeights
 
 
@@ -31,9 +32,9 @@ def backward(
         grad: Gradient of the prediction, shape (rows, out_channels), zero outside of utterances.
         cond: Conditioning, in one part, shape (rows, cond_channels).
         grad_cond: The gradient of the conditioning is added to it; None: not needed.
-        kept: From :func:`~.gated_stack.forward`.
-        weights: As there.
-        rows: The layout.
+        kept: From :func:`~.gated_stack.forward`, as ``weights`` and ``rows`` were given there.
+        weights: See ``kept``.
+        rows: See ``kept``.
         scratch: Buffers; not those that hold ``kept`` under the names used here.
 
     Returns:
@@ -43,26 +44,27 @@ def backward(
     grads.end = grad.t() @ kept.last
     grads.end_bias = grad.sum(dim=0)
     grad_skips = _skips_backward(grad, kept, weights, grads, scratch)
-    core = None
+    core, conds = None, grads.cond.chunk(len(weights.dilated))
     for i in reversed(range(len(weights.dilated))):
-        grad_next, (grad_h, core) = core, _room_for_input(i, len(grad), weights, grad, scratch)
+        room = f"grad_hidden{i % 2}", i, weights.shape.lefts[i], len(grad), len(grad)
+        grad_next, (grad_h, core) = core, bordered(*room, weights, grad, scratch)
         if grad_next is None:
             core.zero_()
         else:
             torch.mul(grad_next, RESIDUAL, out=core)
         for piece in weights.pieces(len(grad)):
             grad_pre = _gate_backward(i, piece, grad_skips, grad_next, kept, weights, grads, scratch)
-            inner = grad_pre[: _length(piece, len(grad))]
-            _add_product(grads.cond[i], inner.t(), cond[piece], piece)
+            inner = grad_pre[: piece.stop - piece.start]
+            _add_product(conds[i], inner.t(), cond[piece], piece)
             if grad_cond is not None:
                 _add_cond_gradient(grad_cond[piece], inner, weights, i)
             weights.dilated[i].backward(grad_pre, kept.hidden[i], piece.start, grad_h, grads.taps[i], scratch)
         rows.clear(core)
-    first = kept.hidden[0][weights.lefts[0] :][: len(grad)]
+    first = kept.hidden[0][weights.shape.lefts[0] :][: len(grad)]
     grad_front = _relu_backward(core, first)
     grads.front = windows(kept.x, weights, len(grad)).t() @ grad_front
     grads.front_bias = grad_front.sum(dim=0)
-    return _fold(grad_front @ weights.front.t(), weights.front_offsets), grads
+    return _fold(grad_front @ weights.front.t(), weights.shape.front_left), grads
 
 
 def _skips_backward(
@@ -95,10 +97,10 @@ def _gate_backward(
     u, sigmoids = kept.gates[i][piece], kept.sigmoids[i][piece]
     grad_u = scratch.take("grad_gate", u.shape, u)
     weights.times("to_skip", i, back=True).multiply(grad_skips[piece], grad_u, alpha=-1)
-    _add_product(grads.to_skip[i], grad_skips[piece].t(), u, piece, -1)
+    _add_product(grads.outs[i][-weights.width :], grad_skips[piece].t(), u, piece, -1)
     if grad_next is not None:
         weights.times("to_residual", i, back=True).multiply(grad_next[piece], grad_u, other=grad_u, alpha=-RESIDUAL)
-        _add_product(grads.to_residual[i], grad_next[piece].t(), u, piece, -RESIDUAL)
+        _add_product(grads.outs[i][: weights.width], grad_next[piece].t(), u, piece, -RESIDUAL)
         grads.residual_bias[i].add_(grad_next[piece].sum(dim=0), alpha=RESIDUAL)
     room = padded(len(u), weights.dilated[i].tile)
     grad_pre = scratch.take("grad_pre", (room, 2 * weights.width), u)
@@ -118,22 +120,6 @@ def _gate_gradients(grad: Tensor, u: Tensor, sigmoids: Tensor, out: Tensor, scra
     product.addcmul_(grad, b, value=-1)
     torch.addcmul(product, product, a, value=-1, out=grad_a)
     return out.sum(dim=0)
-
-
-def _room_for_input(
-    layer: int, size: int, weights: StackWeights, like: Tensor, scratch: Scratch
-) -> tuple[Tensor, Tensor]:
-    """Return room for the gradient of a layer's input with the rows around it, which are zero, and the part between."""
-    conv, left = weights.dilated[layer], weights.lefts[layer]
-    shape = padded(size, conv.tile) + conv.reach, weights.width
-    whole = scratch.take(f"grad_hidden{layer % 2}", shape, like)
-    whole[:left].zero_()
-    whole[left + size :].zero_()
-    return whole, whole[left : left + size]
-
-
-def _length(piece: slice, size: int) -> int:
-    return min(piece.stop, size) - piece.start
 
 
 def _add_product(out: Tensor, x: Tensor, y: Tensor, piece: slice, alpha: float = 1) -> None:
@@ -156,11 +142,12 @@ def _relu_backward(grad: Tensor, value: Tensor) -> Tensor:
     return torch.ops.aten.threshold_backward.grad_input(grad, value, 0, grad_input=grad)
 
 
-def _fold(grad: Tensor, offsets: list[int]) -> Tensor:
-    """Sum what :func:`~.gated_stack.windows` put beside each other: its transpose."""
-    parts = grad.view(grad.shape[0], len(offsets), -1)
+def _fold(grad: Tensor, left: int) -> Tensor:
+    """Sum what :func:`~.gated_stack.windows` put beside each other: its transpose; ``left`` rows before are read."""
+    parts = grad.view(grad.shape[0], FRONT_KERNEL_SIZE, -1)
     out = grad.new_zeros(parts.shape[0], parts.shape[2])
-    for k, offset in enumerate(offsets):
+    for k in range(FRONT_KERNEL_SIZE):
+        offset = k - left
         first, last = max(offset, 0), min(grad.shape[0] + offset, grad.shape[0])
         if first < last:
             out[first:last] += parts[first - offset : last - offset, k]

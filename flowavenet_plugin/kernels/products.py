@@ -23,8 +23,8 @@ class Matrix:
 
         Args:
             weight: Shape (in, out).
-            scratch: Buffers, of which one keeps it; None: memory of its own does.
-            name: Of that buffer.
+            scratch: Buffers, of which the one called ``name`` keeps it; None: memory of its own does.
+            name: See ``scratch``.
             in_order: False: leave it as it is, for few rows.
         """
         ours = in_order and weight.device.type == "cpu" and wants_compiled_products(weight.dtype)
@@ -47,48 +47,26 @@ class Matrix:
         factor: float = 1.0,
         relu: bool = False,
     ) -> Tensor:
-        """Write alpha * x @ weight + bias + factor * other, or its relu.
+        """Write alpha * x @ weight + bias + factor * other, or its relu, to ``out``, and return it.
 
-        Args:
-            x: Of the matrix's precision, as all here, shape (rows, in); it is copied unless what a row holds lies
-                beside each other.
-            out: Written, shape (rows, out); what a row holds lies beside each other.
-            bias: Shape (out,); None: none.
-            other: Shape (rows, out), as ``x``, may be ``out``; None: nothing.
-            alpha: See above.
-            factor: See above.
-            relu: See above.
-
-        Returns:
-            ``out``.
+        All are of the matrix's precision: ``x`` of the shape (rows, in), ``out`` and ``other``, which may be the same,
+        (rows, out), ``bias`` (out,). What a row of ``out`` holds lies beside each other; where that isn't so of ``x``
+        or ``other``, they are copied.
 
         Raises:
             ValueError: If compiled functions can't take a tensor, for its type, shape or layout.
         """
-        if self.panels is not None:
-            self._multiply(x, out, bias, other, alpha, factor, relu)
-            return out
-        if other is None and bias is None:
-            out.addmm_(x, self.weight, beta=0, alpha=alpha)
-        elif other is None:
-            torch.addmm(bias, x, self.weight, alpha=alpha, out=out)
-        elif bias is None:
-            (out if other is out else out.copy_(other)).addmm_(x, self.weight, beta=factor, alpha=alpha)
-        else:
-            torch.add(bias, other, alpha=factor, out=out).addmm_(x, self.weight, alpha=alpha)
-        return out.relu_() if relu else out
-
-    def _multiply(
-        self,
-        x: Tensor,
-        out: Tensor,
-        bias: Tensor | None,
-        other: Tensor | None,
-        alpha: float,
-        factor: float,
-        relu: bool,
-    ) -> None:
         (inner, columns), dtype, count = self.shape, self.dtype, x.shape[0]
+        if self.panels is None:
+            if other is None and bias is None:
+                out.addmm_(x, self.weight, beta=0, alpha=alpha)
+            elif other is None:
+                torch.addmm(bias, x, self.weight, alpha=alpha, out=out)
+            elif bias is None:
+                (out if other is out else out.copy_(other)).addmm_(x, self.weight, beta=factor, alpha=alpha)
+            else:
+                torch.add(bias, other, alpha=factor, out=out).addmm_(x, self.weight, alpha=alpha)
+            return out.relu_() if relu else out
         if self._panel_columns != constant("panel_columns"):
             raise ValueError("the matrix was put in order for another processor than functions are compiled for now")
         x = with_dense_rows(x, pairs=dtype == torch.bfloat16)
@@ -102,6 +80,7 @@ class Matrix:
         sizes = (count, inner, columns, x_step, other_step, out_step, relu)
         addresses = (x_at, self.panels.data_ptr(), bias_at, other_at, out_at)
         call(f"panel_product_{KINDS[dtype]}", *addresses, *sizes, alpha, factor)
+        return out
 
 
 def panels_shape(inner: int, out: int, dtype: torch.dtype, planes: int = 1) -> tuple[int, ...] | None:

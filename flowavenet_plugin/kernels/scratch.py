@@ -34,9 +34,6 @@ class Memory:
         self._turn = 0
         self._lock, self._process = threading.Lock(), os.getpid()
 
-    def __deepcopy__(self, memo: dict[int, object]) -> Memory:
-        return Memory()
-
     def __reduce__(self) -> tuple[type[Memory], tuple[()]]:
         return Memory, ()
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flowavenet_plugin.kernels.convolution import DirectConvolution
 from flowavenet_plugin.kernels.scratch import Memory, Scratch
 from flowavenet_plugin.kernels.stack_parameters import SCALE_SLOPE, split_parameters
 from flowavenet_plugin.kernels.stack_weights import StackWeights
@@ -15,16 +14,19 @@ from flowavenet_plugin.kernels.stack_weights import StackWeights
 
 @dataclass
 class StackGradients:
-    """As :class:`~.stack_weights.StackWeights`, without factors; lists are per layer."""
+    """As :class:`~.stack_weights.StackWeights`, without factors; lists are per layer.
 
-    dilated: list[DirectConvolution]
-    cond_of_all: Tensor
-    cond: list[Tensor]  # its parts
+    Attributes:
+        cond: Of the conditioning's matrices in one.
+        taps: Of the convolutions' weights.
+        outs: Of "to_residual", which the last layer has not, and "to_skip" in one.
+    """
+
+    cond: Tensor
     bias: list[Tensor]
-    taps: list[Tensor]  # of the convolution's weight
-    to_residual: list[Tensor | None]
-    residual_bias: list[Tensor | None]
-    to_skip: list[Tensor]
+    taps: list[Tensor]
+    outs: list[Tensor]
+    residual_bias: list[Tensor]
     skip_sum_bias: Tensor
     skip: Tensor
     skip_bias: Tensor
@@ -36,47 +38,38 @@ class StackGradients:
     @classmethod
     def empty(cls, weights: StackWeights, scratch: Scratch) -> StackGradients:
         """Return room: matrices uninitialised, vectors zero, front and end left out."""
-        n, matrix, vector = len(weights.dilated), weights.matrices["skip", 0], torch.zeros_like(weights.skip_bias)
-        # This one becomes the parameter's gradient, so it isn't a buffer.
-        cond = scratch.memory.empty(weights.cond_of_all.shape, matrix)
-        residual = [torch.empty_like(matrix) for _ in range(n - 1)] + [None]
-        taps = [scratch.take(f"grad_dilated{i}", conv.weight.shape, matrix) for i, conv in enumerate(weights.dilated)]
+        n, width, matrix = len(weights.dilated), weights.width, weights.matrices["skip", 0]
+        vector = torch.zeros_like(weights.skip_bias)
         return cls(
-            dilated=weights.dilated,
-            cond_of_all=cond,
-            cond=list(cond.chunk(n)),
+            # This one becomes the parameter's gradient, so it isn't a buffer.
+            cond=scratch.memory.empty(weights.cond_of_all.shape, matrix),
             bias=[torch.zeros_like(bias) for bias in weights.bias],
-            taps=taps,
-            to_residual=residual,
-            residual_bias=[None if weight is None else vector.clone() for weight in residual],
-            to_skip=[torch.empty_like(matrix) for _ in range(n)],
+            taps=[scratch.take(f"grad_dilated{i}", x.weight.shape, matrix) for i, x in enumerate(weights.dilated)],
+            outs=[matrix.new_empty(width if i + 1 == n else 2 * width, width) for i in range(n)],
+            residual_bias=[vector.clone() for _ in range(n - 1)] + [vector[:0]],
             skip_sum_bias=vector.clone(),
             skip=torch.empty_like(matrix),
             skip_bias=vector,
         )
 
-    def to_parameters(self, parameters: list[Tensor], memory: Memory) -> list[Tensor]:
+    def to_parameters(self, weights: StackWeights, parameters: list[Tensor], memory: Memory) -> list[Tensor]:
         """Turn these into gradients of ``parameters``, as given to :meth:`StackWeights.of`, in their order.
 
         These are lost; those of the parameters lie in ``memory``, where they are large.
         """
         front, cond, dilated, outs, skip, (end, end_bias, scale) = split_parameters(parameters)
         grad_front = self.front.view(front.v.shape[2], -1, self.front.shape[1]).transpose(1, 2)  # (taps, out, in)
-        made = [front.taps_backward(grad_front, self.front_bias, 0, memory)]
-        made.append(cond.backward(self.cond_of_all, torch.cat(self.bias), len(dilated)))
+        made = [
+            front.taps_backward(grad_front, self.front_bias, memory),
+            cond.backward(self.cond, torch.cat(self.bias)),
+        ]
         for i, (conv, out) in enumerate(zip(dilated, outs, strict=True)):
-            made.append(conv.dilated_backward(self.dilated[i], self.taps[i], self.bias[i], memory))
-            parts = [(self.to_residual[i], self.residual_bias[i]), (self.to_skip[i], self.skip_sum_bias)]
-            weights, biases = zip(*(part for part in parts if part[0] is not None), strict=True)
-            made.append(out.backward(torch.cat(weights), torch.cat(biases), 0))
-        made.append(skip.backward(self.skip, self.skip_bias, 0))
+            made.append(conv.dilated_backward(weights.dilated[i], self.taps[i], self.bias[i], memory))
+            made.append(out.backward(self.outs[i], torch.cat([self.residual_bias[i], self.skip_sum_bias])))
+        made.append(skip.backward(self.skip, self.skip_bias))
         factor = torch.exp(SCALE_SLOPE * scale[0])  # (out_channels, 1)
         grad_end, grad_bias = self.end.to(end.dtype), self.end_bias.to(end.dtype)
         along = (grad_end * end[:, :, 0]).sum(dim=1) + grad_bias * end_bias
         grad_scale = SCALE_SLOPE * factor[:, 0] * along
-        return [
-            *(grad for grads in made for grad in grads),
-            (grad_end * factor)[:, :, None],
-            grad_bias * factor[:, 0],
-            grad_scale[None, :, None],
-        ]
+        flat = [grad for grads in made for grad in grads]
+        return [*flat, (grad_end * factor)[:, :, None], grad_bias * factor[:, 0], grad_scale[None, :, None]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -13,7 +12,7 @@ from flowavenet_plugin.kernels.convolution import DirectConvolution
 from flowavenet_plugin.kernels.products import Matrix, thin_product
 from flowavenet_plugin.kernels.scratch import Scratch
 from flowavenet_plugin.kernels.stack_parameters import MANY_ROWS, PIECE, SCALE_SLOPE, split_parameters
-from flowavenet_plugin.kernels.stack_shape import FRONT_KERNEL_SIZE, StackShape
+from flowavenet_plugin.kernels.stack_shape import StackShape
 
 
 @dataclass
@@ -65,21 +64,6 @@ class StackWeights:
         """Channels of the hidden states."""
         return len(self.skip_bias)
 
-    @cached_property
-    def front_left(self) -> int:
-        """Rows before an output that the front reads."""
-        return self.shape.left(FRONT_KERNEL_SIZE)
-
-    @property
-    def front_offsets(self) -> list[int]:
-        """Rows from an output to those that the front's taps read."""
-        return [k - self.front_left for k in range(FRONT_KERNEL_SIZE)]
-
-    @cached_property
-    def lefts(self) -> list[int]:
-        """Per layer: rows before an output that its convolution reads."""
-        return [self.shape.left(self.shape.kernel_size, 2**i) for i in range(self.shape.n_layer)]
-
     def pieces(self, size: int) -> list[slice]:
         """Cut rows into those that are computed at once: whole tiles of all convolutions, but for the last."""
         tile = max(convolution.tile for convolution in self.dilated)
@@ -125,28 +109,28 @@ class StackWeights:
         """
         n = shape.n_layer
         front, cond, dilated, outs, skip, (end, end_bias, scale) = split_parameters(parameters)
-        width = skip.v.shape[0]
-        cond_bias = cond.bias.view(n, -1) * cond.factor(n)[: 2 * width, 0]
-        all_cond, cond_scale = cond.for_rows("cond", n, dtype, scratch, rows)
-        matrices = {("skip", 0): skip.matrix("skip", 0, dtype, scratch)}
+        width, end_scale = skip.v.shape[0], torch.exp(SCALE_SLOPE * scale[0])  # (out_channels, 1)
+        all_cond, cond_scale = cond.for_rows(dtype, scratch, rows)
+        matrices = {("skip", 0): skip.matrix(dtype, scratch)}
         matrices |= {("cond", i): part for i, part in enumerate(all_cond.chunk(n))}
         for i, conv in enumerate(outs):
-            matrix = conv.matrix(f"out{i}", 0, dtype, scratch)
+            matrix = conv.matrix(dtype, scratch)
             matrices["to_skip", i] = matrix[-width:]
             if i + 1 < n:
                 matrices["to_residual", i] = matrix[:-width]
+        biases = zip((cond.bias * cond.factor[:, 0]).chunk(n), dilated, strict=True)
         return cls(
             shape,
             matrices,
-            front=front.taps("front", 0, dtype, scratch).transpose(1, 2).flatten(0, 1).contiguous(),
+            front=front.taps(dtype, scratch).transpose(1, 2).flatten(0, 1).contiguous(),
             front_bias=front.bias.to(dtype),
-            dilated=[conv.dilated(i, dtype, scratch, rows) for i, conv in enumerate(dilated)],
-            bias=[(conv.bias * conv.factor(1)[:, 0] + cond_bias[i]).to(dtype) for i, conv in enumerate(dilated)],
+            dilated=[conv.dilated(2**i, dtype, scratch, rows) for i, conv in enumerate(dilated)],
+            bias=[(conv.bias * conv.factor[:, 0] + own).to(dtype) for own, conv in biases],
             residual_bias=[(RESIDUAL * conv.bias[:-width]).to(dtype) for conv in outs[:-1]],
             skip_sum_bias=torch.stack([conv.bias[-width:] for conv in outs]).sum(dim=0).to(dtype),
             skip_bias=skip.bias.to(dtype),
-            end=(end[:, :, 0] * torch.exp(SCALE_SLOPE * scale[0])).to(dtype),
-            end_bias=(end_bias * torch.exp(SCALE_SLOPE * scale[0, :, 0])).to(dtype),
+            end=(end[:, :, 0] * end_scale).to(dtype),
+            end_bias=(end_bias * end_scale[:, 0]).to(dtype),
             scratch=scratch,
             piece=PIECE,
             many_rows=rows >= MANY_ROWS,

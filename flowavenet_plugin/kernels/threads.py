@@ -11,17 +11,12 @@ from flowavenet_plugin.kernels.scratch import Scratch
 
 
 def run_pieces(work: Callable[[int, Scratch], None], count: int, scratch: Scratch, device: torch.device) -> None:
-    """Call ``work(piece, scratch)`` for the pieces 0, ..., count - 1.
+    """Call ``work(piece, scratch)`` for the pieces 0, ..., count - 1; ``scratch`` are the caller's buffers.
 
     On a CPU with several threads (``torch.set_num_threads``) and a compiler the pieces are shared out among OpenMP's
-    threads. What a piece calls uses no further threads. A thread of OpenMP knows nothing of the caller's modes:
-    inference mode is taken over, and autocast is off in all pieces, those of the caller's own thread included.
-
-    Args:
-        work: Must write to places of its own, and take buffers from the scratch that it is given only.
-        count: How many pieces there are.
-        scratch: Buffers of the caller.
-        device: Of the work.
+    threads. What a piece calls uses no further threads. It must write to places of its own, and take buffers from the
+    scratch that it is given only. A thread of OpenMP knows nothing of the caller's modes: inference mode is taken over,
+    and autocast is off in all pieces, those of the caller's own thread included.
 
     Raises:
         BaseException: What a piece raised; those after it in its thread aren't called then.

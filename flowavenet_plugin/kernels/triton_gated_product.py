@@ -104,30 +104,11 @@ def gated_product(
     if not weight.is_contiguous() or any(x is not None and x.stride(1) != 1 for x in (pre, base, out)):
         raise ValueError("the values of a row must lie beside each other in memory")
     tf32 = torch.get_float32_matmul_precision() != "highest"
+    given = dict(HAS_BIAS=bias is not None, HAS_BASE=base is not None, HAS_MASK=mask is not None)
+    constants = dict(WIDTH=width, PRECISION="tf32" if tf32 else "ieee", **given)
+    tile = dict(ROWS=TILE_ROWS, COLUMNS=TILE_COLUMNS, INNER=TILE_WIDTH)
+    strides = [0 if x is None else x.stride(0) for x in (pre, base, mask, out)]
     grid = (triton.cdiv(rows, TILE_ROWS), triton.cdiv(columns, TILE_COLUMNS))
     with torch.cuda.device_of(out):  # kernels are launched on the current device
-        _kernel[grid](
-            pre,
-            weight,
-            bias,
-            base,
-            mask,
-            out,
-            alpha,
-            scale,
-            rows,
-            columns,
-            pre.stride(0),
-            0 if base is None else base.stride(0),
-            0 if mask is None else mask.stride(0),
-            out.stride(0),
-            WIDTH=width,
-            HAS_BIAS=bias is not None,
-            HAS_BASE=base is not None,
-            HAS_MASK=mask is not None,
-            PRECISION="tf32" if tf32 else "ieee",
-            ROWS=TILE_ROWS,
-            COLUMNS=TILE_COLUMNS,
-            INNER=TILE_WIDTH,
-        )
+        _kernel[grid](pre, weight, bias, base, mask, out, alpha, scale, rows, columns, *strides, **constants, **tile)
     return out

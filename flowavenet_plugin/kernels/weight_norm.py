@@ -7,39 +7,31 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from flowavenet_plugin.kernels import fused
-from flowavenet_plugin.kernels.compiled import takes_floats
+from flowavenet_plugin.kernels.arguments import dense
+from flowavenet_plugin.kernels.compiled import call, takes_floats
 
 #: Values of a piece on a CPU: both of its operands fit the cache.
 PIECE = 2**18
 
 
 def normalise(v: Tensor, g: Tensor, out: Tensor) -> None:
-    """Write g v / |v| to ``out``.
-
-    Args:
-        v: Directions, shape (n, m).
-        g: Norms, shape (n, 1).
-        out: Shape (n, m), of any floating type.
-    """
+    """Write g v / |v| to ``out``, of any floating type; shapes (n, m), of g (n, 1)."""
     if takes_floats(v, g, out):
-        fused.normalise(v, g, out)
+        (n, m), dtype = v.shape, v.dtype
+        call("normalise", v.data_ptr(), dense("g", g, dtype, n, 1), dense("out", out, dtype, n, m), n, m)
         return
     for piece in _pieces(v):
         torch.mul(v[piece], g[piece] / v[piece].norm(dim=1, keepdim=True), out=out[piece])
 
 
 def normalise_backward(grad: Tensor, v: Tensor, g: Tensor) -> Tensor:
-    """Turn ``grad``, the normalised weight's gradient, into that of v, in place; return that of g.
-
-    Args:
-        grad: Shape (n, m).
-        v: As in :func:`normalise`.
-        g: As in :func:`normalise`.
-    """
-    if takes_floats(grad, v, g):
-        return fused.normalise_gradients(grad, v, g)
+    """Turn ``grad``, the normalised weight's gradient (n, m), into that of v, in place; return that of g, (n, 1)."""
     grad_g = torch.empty_like(g)
+    if takes_floats(grad, v, g):
+        (n, m), dtype = v.shape, v.dtype
+        addresses = dense("grad", grad, dtype, n, m), v.data_ptr(), dense("g", g, dtype, n, 1), grad_g.data_ptr()
+        call("normalise_gradients", *addresses, n, m)
+        return grad_g
     for piece in _pieces(v):
         norm = v[piece].norm(dim=1, keepdim=True)
         grad_g[piece] = along = (grad[piece] * v[piece]).sum(dim=1, keepdim=True) / norm

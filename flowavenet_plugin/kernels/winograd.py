@@ -22,15 +22,11 @@ from flowavenet_plugin.kernels.products import panels, panels_shape
 from flowavenet_plugin.kernels.scratch import Scratch
 
 TILE, PLANES = 6, 8
-#: A', B' and G.
-OUTPUTS = (
-    (1, 1, 1, 1, 1, 1, 1, 0),
-    (0, 1, -1, 2, -2, 1 / 2, -1 / 2, 0),
-    (0, 1, 1, 4, 4, 1 / 4, 1 / 4, 0),
-    (0, 1, -1, 8, -8, 1 / 8, -1 / 8, 0),
-    (0, 1, 1, 16, 16, 1 / 16, 1 / 16, 0),
-    (0, 1, -1, 32, -32, 1 / 32, -1 / 32, 1),
-)
+#: All but infinity, and what their taps are scaled by.
+POINTS, SCALES = (0, 1, -1, 2, -2, 1 / 2, -1 / 2), (1, -2 / 9, -2 / 9, 1 / 90, 1 / 90, 32 / 45, 32 / 45)
+#: A', G and B'.
+OUTPUTS = [(*(point**i for point in POINTS), int(i == TILE - 1)) for i in range(TILE)]
+TAPS = [*([scale * point**k for k in range(3)] for point, scale in zip(POINTS, SCALES, strict=True)), [0, 0, 1]]
 INPUTS = (
     (1, 0, -21 / 4, 0, 21 / 4, 0, -1, 0),
     (0, 1, 1, -17 / 4, -17 / 4, 1, 1, 0),
@@ -40,16 +36,6 @@ INPUTS = (
     (0, 2, 4, -5 / 2, -5, 1 / 2, 1, 0),
     (0, -2, 4, 5 / 2, -5, -1 / 2, 1, 0),
     (0, -1, 0, 21 / 4, 0, -21 / 4, 0, 1),
-)
-TAPS = (
-    (1, 0, 0),
-    (-2 / 9, -2 / 9, -2 / 9),
-    (-2 / 9, 2 / 9, -2 / 9),
-    (1 / 90, 2 / 90, 4 / 90),
-    (1 / 90, -2 / 90, 4 / 90),
-    (32 / 45, 16 / 45, 8 / 45),
-    (32 / 45, -16 / 45, 8 / 45),
-    (0, 0, 1),
 )
 
 
@@ -202,14 +188,10 @@ def gate_panels_shape(out: int, inner: int, dtype: torch.dtype) -> tuple[int, ..
 
 
 def gate_panels(weight: Tensor, room: Tensor) -> Tensor:
-    """Put weights in the order in which :func:`convolve` reads them, filters beside their gates.
+    """Put weights in the order in which :func:`convolve` reads them, filters beside their gates; return ``room``.
 
-    Args:
-        weight: From :func:`transformed`, float32, shape (PLANES, out, in), contiguous.
-        room: Of the precision wanted, shape from :func:`gate_panels_shape`.
-
-    Returns:
-        ``room``.
+    ``weight`` is from :func:`transformed`, float32, shape (PLANES, out, in), contiguous; ``room`` of the precision
+    wanted, shape from :func:`gate_panels_shape`.
     """
     (_, out, inner), dtype = weight.shape, room.dtype
     shape = gate_panels_shape(out, inner, dtype)
@@ -231,21 +213,18 @@ def convolve(
     scratch: Scratch,
     keep: bool = False,
 ) -> Tensor:
-    """Write b - 2 a b, with a and b the sigmoids of the two halves of pre, bias and convolution.
+    """Write b - 2 a b, with a and b the sigmoids of the two halves of pre, bias and convolution, to ``out``; return it.
 
     Args:
         panels: From :func:`gate_panels`.
         h: Input, of the precision of the panels, as all here, shape (tiles * tile + reach or more, in), contiguous.
         tiles: Tiles of six times ``dilation`` rows.
         dilation: Rows from tap to tap.
-        pre: What is added to the convolution, shape (rows or more, 2 * width), contiguous.
+        pre: What is added to the convolution, shape (rows or more, 2 * width), contiguous; ``keep``: then the sigmoids.
         bias: Shape (2 * width,).
-        out: Written, shape (rows, width), contiguous; at most all rows of the tiles.
+        out: Shape (rows, width), contiguous; at most all rows of the tiles.
         scratch: Buffers.
-        keep: Write the sigmoids to ``pre``.
-
-    Returns:
-        ``out``.
+        keep: See ``pre``.
     """
     (count, width), inner, dtype = out.shape, panels.shape[2], panels.dtype
     if count > tiles * TILE * dilation:

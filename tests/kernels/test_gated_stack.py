@@ -54,7 +54,7 @@ def test_prediction_and_gradients_are_the_modules(
         weights = StackWeights.of(shape, parameters, torch.float64, scratch, len(rows.pack(x)))
         cond_rows, size = rows.pack(cond), len(rows.pack(x))
         grad_cond = torch.zeros_like(cond_rows)
-        left = weights.front_left
+        left = shape.front_left
         padded = torch.nn.functional.pad(rows.pack(x), (0, 0, left, 2 - left))
         given = padded, lambda start, end: [cond_rows[start:end]], Span(0, size, size, -left), rows, scratch
         dropped = forward(weights, *given)
@@ -63,7 +63,7 @@ def test_prediction_and_gradients_are_the_modules(
         grad_x, grads = gated_stack_backward.backward(
             rows.pack(weights_of_outputs), cond_rows, grad_cond, kept, weights, rows, scratch
         )
-        ours = [rows.unpack(grad_x), rows.unpack(grad_cond), *grads.to_parameters(parameters, scratch.memory)]
+        ours = [rows.unpack(grad_x), rows.unpack(grad_cond), *grads.to_parameters(weights, parameters, scratch.memory)]
     torch.testing.assert_close(rows.unpack(out) * columns, expected.detach())
     for one, other in zip(ours, expected_grads, strict=True):
         shape_mask = columns if one is ours[0] else 1.0

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowavenet_plugin.kernels import fused, winograd
+from flowavenet_plugin.kernels import fused, weight_norm, winograd
 from flowavenet_plugin.kernels.products import Matrix, panels, panels_shape, thin_product
 from flowavenet_plugin.kernels.scratch import Scratch
 
@@ -220,9 +220,9 @@ def test_norms_of_any_size(instructions: str, threads: int) -> None:
         weight = wanted[0] * (wanted[1] / wanted[0].norm(dim=1, keepdim=True))
         weight.backward(grad.double())
         out, grad_v = single(torch.empty(n, 3 * m)), grad.clone()
-        fused.normalise(single(v.flatten(1)), single(g), out)
+        weight_norm.normalise(single(v.flatten(1)), single(g), out)
         close(out, weight.detach(), F32)
-        close(fused.normalise_gradients(grad_v, v.flatten(1), single(g)), wanted[1].grad, F32, 20)
+        close(weight_norm.normalise_backward(grad_v, v.flatten(1), single(g)), wanted[1].grad, F32, 20)
         close(grad_v, wanted[0].grad, F32, 20)
         planes = torch.empty(winograd.PLANES, n, m)
         winograd.transformed_normalised(single(v), single(g), planes)
@@ -265,8 +265,8 @@ def refused() -> list[tuple[str, Callable[[], object]]]:
         ("x", lambda: fused.front(torch.ones(9).double(), 2, torch.ones(3, 8), bias, out)),
         ("out", lambda: fused.end(gate, torch.ones(3, 8), torch.ones(3), torch.empty(4, 3).double())),
         ("weight", lambda: fused.end(gate, torch.ones(8, 3).t(), torch.ones(3), torch.empty(4, 3))),
-        ("g", lambda: fused.normalise(v.flatten(1), torch.ones(4, 1), v.flatten(1).clone())),
-        ("grad", lambda: fused.normalise_gradients(torch.ones(18, 5).t(), v.flatten(1), g)),
+        ("g", lambda: weight_norm.normalise(v.flatten(1), torch.ones(4, 1), v.flatten(1).clone())),
+        ("grad", lambda: weight_norm.normalise_backward(torch.ones(5, 17), v.flatten(1), g)),
         ("v", lambda: winograd.transformed_normalised(v.double(), g, torch.empty(8, 5, 6))),
         ("out", lambda: winograd.transformed_normalised(v, g, torch.empty(6, 5, 6))),
         ("out", lambda: winograd.normalised_gradients(torch.ones(8, 5, 6), v, g, torch.ones(5, 6, 2))),

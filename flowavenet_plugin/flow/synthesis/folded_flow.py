@@ -31,18 +31,14 @@ class FoldedFlow:
         self.float_dtype, self.device = flow.blocks[0].steps[0].actnorm.loc.dtype, flow.device
         self.dtype = self.float_dtype if dtype is None else dtype
         self.n_mels, self.hop_length, self.column = flow.n_mels, flow.hop_length, flow.column
-        with arithmetic(self.device):
-            self._fold(flow, release)
-
-    def _fold(self, flow: FloWaveNet, release: bool) -> None:
-        per_block = isinstance(flow.upsampler, BlockConditioner)
-        self.upsampler = flow.upsampler if per_block else Upsampling(flow.upsampler)
         self.blocks: list[PreparedBlock] = []  # from the first to the last, as in the flow
-        for i in reversed(range(len(flow.blocks))):  # the largest first, while there is memory
-            made = PreparedBlock(flow.plan[i], flow.blocks[i], flow.n_mels, self.dtype)
-            self.blocks.insert(0, made)
-            if release:
-                _release(flow.blocks[i], flow.blocks[:i])
+        with arithmetic(self.device):
+            per_block = isinstance(flow.upsampler, BlockConditioner)
+            self.upsampler = flow.upsampler if per_block else Upsampling(flow.upsampler)
+            for i in reversed(range(len(flow.blocks))):  # the largest first, while there is memory
+                self.blocks.insert(0, PreparedBlock(flow.plan[i], flow.blocks[i], flow.n_mels, self.dtype))
+                if release:
+                    _release(flow.blocks[i], flow.blocks[:i])
 
     @property
     def stale(self) -> bool:

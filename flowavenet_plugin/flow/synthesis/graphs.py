@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,18 +19,6 @@ from flowavenet_plugin.flow.arithmetic import own_arithmetic
 
 #: A graph's function with its inputs, to be run again after other values were put into these.
 Replay = Callable[[], Tensor]
-
-
-class Invertible(Protocol):
-    """What is recorded: a :class:`~flowavenet_plugin.flow.synthesis.prepared_flow.PreparedFlow`."""
-
-    n_mels: int
-    hop_length: int
-    float_dtype: torch.dtype
-    device: torch.device
-
-    def inverse(self, noise: Tensor, cond: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Map noise (B, 1, T) to audio, given conditioning (B, n_mels, frames) and perhaps lengths (B,)."""
 
 
 def bucket(frames: int) -> int:
@@ -70,22 +58,18 @@ def record_cuda_graph(function: Callable[..., Tensor], inputs: tuple[Tensor, ...
 
 
 class GraphedInverse:
-    """:meth:`Invertible.inverse` by recorded graphs.
+    """:meth:`~flowavenet_plugin.flow.synthesis.prepared_flow.PreparedFlow.inverse` by recorded graphs.
 
     Several threads may use it at the same time; they take turns, as a graph has one place for its inputs and output.
     """
 
     def __init__(
-        self,
-        flow: Invertible,
-        limit: int = 8,
-        max_frames: int = 8192,
-        record: Callable[..., Replay] = record_cuda_graph,
+        self, flow: Any, limit: int = 8, max_frames: int = 8192, record: Callable[..., Replay] = record_cuda_graph
     ) -> None:
         """Start without a graph.
 
         Args:
-            flow: The prepared flow.
+            flow: The :class:`~flowavenet_plugin.flow.synthesis.prepared_flow.PreparedFlow`.
             limit: Graphs that are kept, each with the memory of its buffers; the one that was used longest ago goes.
             max_frames: Frames of a padded batch from which on launches don't matter, and no graph is made.
             record: Makes a replay of a function and its inputs.
@@ -109,7 +93,7 @@ class GraphedInverse:
     @own_arithmetic
     @torch.no_grad()
     def inverse(self, noise: Tensor, cond: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Map noise to audio; see :meth:`Invertible.inverse`."""
+        """Map noise to audio; arguments as of the prepared flow's."""
         (batch, _, frames), hop = cond.shape, self._flow.hop_length
         size = bucket(max(frames, 1))
         if batch * size > self._max_frames or tuple(noise.shape) != (batch, 1, frames * hop):

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from flowavenet_plugin.flow.arithmetic import own_arithmetic
-from flowavenet_plugin.flow.flowavenet import FloWaveNet
 from flowavenet_plugin.flow.synthesis.folded_flow import FoldedFlow
 from flowavenet_plugin.flow.synthesis.graphs import GraphedInverse
 from flowavenet_plugin.flow.synthesis.session import InverseSession
@@ -32,11 +31,7 @@ class PreparedFlow(FoldedFlow):
         True
     """
 
-    @torch.no_grad()
-    def __init__(self, flow: FloWaveNet, dtype: torch.dtype | None = None, release: bool = False) -> None:
-        """Fold the weights; arguments as of :class:`FoldedFlow`."""
-        super().__init__(flow, dtype, release)
-        self._graphs: GraphedInverse | None = None
+    _graphs: GraphedInverse | None = None
 
     @property
     def graphs(self) -> GraphedInverse:
@@ -48,30 +43,13 @@ class PreparedFlow(FoldedFlow):
 
     @own_arithmetic
     def session(self, batch: int = 1, lengths: Tensor | None = None) -> InverseSession:
-        """Start to synthesise in pieces.
-
-        Args:
-            batch: Items side by side.
-            lengths: Samples of each item, if they differ, shape (B,).
-        """
+        """Start to synthesise in pieces; arguments as of :class:`InverseSession`."""
         return InverseSession(self, batch, lengths)
 
     @own_arithmetic
     @torch.no_grad()
     def inverse(self, noise: Tensor, cond: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Map noise to audio.
-
-        Args:
-            noise: Noise, shape (B, 1, T) with T = frames * hop_length.
-            cond: Conditioning, shape (B, n_mels, frames).
-            lengths: Samples of each item, shape (B,), as in :meth:`FloWaveNet.inverse`.
-
-        Returns:
-            Waveform, shape (B, 1, T), zero beyond ``lengths``.
-
-        Raises:
-            ValueError: If shapes don't fit each other or the model.
-        """
+        """Map noise to audio; arguments, result and errors are those of :meth:`FloWaveNet.inverse`."""
         batch, frames = cond.shape[0], cond.shape[2]
         if tuple(noise.shape) != (batch, 1, frames * self.hop_length) or cond.shape[1] != self.n_mels:
             raise ValueError(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from flowavenet_plugin.flow.arithmetic import own_arithmetic, usable
-from flowavenet_plugin.flow.synthesis.conds import CondSource, cond_buffer
+from flowavenet_plugin.flow.synthesis.conds import CondBuffer, cond_buffer
 from flowavenet_plugin.flow.synthesis.folded_flow import FoldedFlow
 from flowavenet_plugin.flow.synthesis.step import PreparedBlock
 from flowavenet_plugin.flow.synthesis.streams import StepState
@@ -21,13 +21,7 @@ class InverseSession:
     """State of one synthesis, or of a batch that goes in step."""
 
     def __init__(self, flow: FoldedFlow, batch: int = 1, lengths: Tensor | None = None) -> None:
-        """Start.
-
-        Args:
-            flow: The weights.
-            batch: Items side by side, B.
-            lengths: Samples of each item, shape (B,), if they differ.
-        """
+        """Start with B = ``batch`` items side by side; ``lengths`` are the samples of each, (B,), if they differ."""
         self._cond = cond_buffer(flow, batch, lengths)
         self._scratch = Scratch()
         self._dtype, self.device = flow.float_dtype, flow.device
@@ -86,7 +80,7 @@ class _BlockState:
         self._done = 0  # values of each stream
 
     def push(
-        self, pair: tuple[Tensor, Tensor], size: int | None, cond: CondSource, scratch: Scratch
+        self, pair: tuple[Tensor, Tensor], size: int | None, cond: CondBuffer, scratch: Scratch
     ) -> tuple[Tensor, Tensor]:
         """Take values of the even and the odd stream, and return those that are ready."""
         for state in self.steps:

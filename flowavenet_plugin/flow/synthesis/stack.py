@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowavenet_plugin.flow.layout import bit_reversal
+from flowavenet_plugin.flow.layout import bit_reversal, cond_in_time
 from flowavenet_plugin.flow.plan import Step
-from flowavenet_plugin.flow.synthesis.cond_layout import cond_in_time
 from flowavenet_plugin.flow.wavenet import WaveNet
 from flowavenet_plugin.kernels import gated_stack
 from flowavenet_plugin.kernels.backends import RESIDUAL, choose_backend, fewer_products_pay
@@ -43,22 +42,16 @@ class FoldedStack:
         end: tuple[Tensor, Tensor, Tensor],
         dtype: torch.dtype,
     ) -> None:
-        """Fold the weights.
+        """Fold the weights of a step's WaveNet, in a block of this level.
 
-        Args:
-            step: What the plan says.
-            net: The WaveNet.
-            n_mels: Mel bands of the conditioning.
-            level: Of the block.
-            end: The prediction's channels that are wanted, in order, their factors, and what is added, (out,) each.
-            dtype: Precision of the stack.
+        ``end``: the prediction's channels that are wanted, in order, their factors, and what is added, (out,) each.
         """
         self.shape, self.halves, self.dtype = step.stack, step.conds or (None,), dtype
         self.channels = net.front.conv.weight.shape[1]
         self.weights = self._folded(net, end)
         self._put_matrices(net, n_mels, level)
         #: Rows before and after a row that its prediction depends on.
-        self.left = self.weights.front_left + sum(self.weights.lefts)
+        self.left = self.shape.reach
         self.right = FRONT_KERNEL_SIZE - 1 + sum(conv.reach for conv in self.weights.dilated) - self.left
 
     def _folded(self, net: WaveNet, end: tuple[Tensor, Tensor, Tensor]) -> StackWeights:
@@ -116,20 +109,17 @@ class FoldedStack:
     def predict(
         self, x: Tensor, first: int, last: int, total: int, cond: Cond, item: int, inside: Marked, scratch: Scratch
     ) -> Tensor:
-        """Predict for some rows of one item.
+        """Predict for the rows of one item from ``first`` to before ``last``, shape (last - first, out).
 
         Args:
             x: Samples of rows ``first - left`` to ``last + right``, zero outside of the utterance, shape (values,).
-            first: First row to predict for.
-            last: One beyond the last.
+            first: See above.
+            last: See above.
             total: Rows of the utterance, or more if the end isn't known yet.
             cond: Gives the conditioning.
             item: Which one it is.
             inside: What is outside of it.
             scratch: Buffers.
-
-        Returns:
-            Prediction, shape (last - first, out).
         """
 
         def rows_of(start: int, end: int) -> list[Tensor]:
@@ -143,17 +133,8 @@ class FoldedStack:
     ) -> Tensor:
         """Predict for some rows of all items at once, which lie below each other with all rows that they depend on.
 
-        Args:
-            x: As in :meth:`predict`, of each item, shape (B, values).
-            first: As there, as ``last``, ``total``, ``cond`` and ``scratch``.
-            last: See above.
-            total: See above.
-            cond: See above.
-            ends: Rows of each item, shape (B,); None: all have ``total``.
-            scratch: See above.
-
-        Returns:
-            Prediction, shape (B, last - first, out).
+        As :meth:`predict`, but ``x`` has the shape (B, values), what is returned (B, last - first, out), and ``ends``
+        are the rows of each item, shape (B,); None: all have ``total``.
         """
         batch, start, count = len(x), first - self.left, last + self.right - (first - self.left)
         places = torch.arange(start, start + count, device=x.device)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from flowavenet_plugin.flow.arithmetic import exact_product
 from flowavenet_plugin.flow.layout import bit_reversal
 from flowavenet_plugin.flow.mixing import inverse_mixing_matrix
-from flowavenet_plugin.flow.plan import ADDITIVE, AFFINE, SPLIT, Block, Step
+from flowavenet_plugin.flow.plan import ADDITIVE, SPLIT, Block, Step
 from flowavenet_plugin.flow.synthesis.stack import Cond, FoldedStack
-from flowavenet_plugin.flow.synthesis.unmixing import Unmixing
 from flowavenet_plugin.flow.transforms import FlowBlock, FlowStep, GaussianSplit
 from flowavenet_plugin.kernels.rows import Marked
 from flowavenet_plugin.kernels.scratch import Scratch
@@ -19,6 +19,32 @@ from flowavenet_plugin.kernels.threads import run_pieces
 CPU_ROWS = 4096
 #: Fewer don't pay for a thread of their own.
 MIN_CPU_ROWS = 64
+
+
+class Unmixing:
+    """Undo mixing and ActNorm: columns y become matrix y * factor + shift, those with padding y * factor + shift."""
+
+    def __init__(self, matrix: Tensor, factor: Tensor, shift: Tensor) -> None:
+        """Fold the weights, for the first stream's samples of a column in their order of time, then the second's.
+
+        ``matrix``, float64, (C, C), is the inverse of what mixed the channels; the rest ActNorm's inverse, (C,) each.
+        """
+        self.weight, self.factor, self.shift = (matrix.t() * factor).contiguous(), factor, shift
+
+    def __call__(self, a: Tensor, b: Tensor, whole: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Change both streams.
+
+        Args:
+            a: Values of the stream that was read, shape (B, rows * C / 2).
+            b: Of the one that was changed, the same shape.
+            whole: Which rows hold no padding, bool, shape (B or 1, rows, 1); None: all.
+        """
+        width = self.factor.shape[0] // 2
+        y = torch.cat([a.unflatten(1, (-1, width)), b.unflatten(1, (-1, width))], dim=2)
+        x = exact_product(y, self.weight)
+        x = x if whole is None else torch.where(whole, x, y * self.factor)
+        x = x.add_(self.shift)
+        return x[:, :, :width].flatten(1), x[:, :, width:].flatten(1)
 
 
 class PreparedStep:
@@ -52,19 +78,16 @@ class PreparedStep:
     def __call__(
         self, a: Tensor, b: Tensor, first: int, rows: int, cond: Cond, ends: Tensor | None, scratch: Scratch
     ) -> Tensor:
-        """Change some rows of b.
+        """Return the new b of some rows.
 
         Args:
             a: Stream a of these rows and of the stack's ``left`` before and ``right`` after them, shape (B, values).
-            b: Stream b, shape (B, n * width).
+            b: Stream b, shape (B, n * width), as what is returned.
             first: First row.
             rows: Rows of the utterance, or more if the end isn't known yet.
             cond: Gives the conditioning.
             ends: Rows of each item, shape (B,); None: all end at ``rows``.
             scratch: Buffers.
-
-        Returns:
-            The new b, shape (B, n * width).
         """
         count, batch = b.shape[1] // self.width, len(b)
         out, stack = torch.empty(b.shape, dtype=b.dtype, device=b.device), self.stack
@@ -117,58 +140,41 @@ class PreparedBlock:
     """
 
     def __init__(self, plan: Block, module: FlowBlock, n_mels: int, dtype: torch.dtype) -> None:
-        """Fold the weights.
-
-        Args:
-            plan: What the plan says.
-            module: The block.
-            n_mels: Mel bands.
-            dtype: Precision of the WaveNets.
-        """
+        """Fold the weights; ``dtype`` is the precision of the WaveNets."""
         self.plan, pending = plan, None
         self.steps: list[PreparedStep] = []
         for step, part in reversed(list(zip(plan.steps, module.parts, strict=True))):
-            if step.kind == SPLIT:
-                self.steps.append(_split_step(step, part, plan.level, n_mels, dtype))
-            else:
-                made, pending = _coupling_step(step, part, plan.level, n_mels, dtype, pending)
-                self.steps.append(made)
+            made, pending = _prepared_step(step, part, plan.level, n_mels, dtype, pending)
+            self.steps.append(made)
         self.loose, (self.scale, self.shift) = self.steps[-1].plan.reads, pending
 
 
-def _split_step(step: Step, module: GaussianSplit, level: int, n_mels: int, dtype: torch.dtype) -> PreparedStep:
-    weight = module.prior.end.scale
-    width = weight.shape[1] // 2
-    order = bit_reversal(width.bit_length() - 1).to(weight.device)
-    order = torch.cat([width + order, order])  # the prior predicts mean, then log-deviation
-    one, zero = torch.ones_like(weight[0, :, 0]).detach(), torch.zeros_like(weight[0, :, 0]).detach()
-    stack = FoldedStack(step, module.prior, n_mels, level, (order, one, zero), dtype)
-    return PreparedStep(step, level, stack, one[:width], zero[:width])
-
-
-def _coupling_step(
-    step: Step, module: FlowStep, level: int, n_mels: int, dtype: torch.dtype, pending: tuple[Tensor, Tensor] | None
+def _prepared_step(
+    step: Step,
+    module: FlowStep | GaussianSplit,
+    level: int,
+    n_mels: int,
+    dtype: torch.dtype,
+    pending: tuple[Tensor, Tensor] | None,
 ) -> tuple[PreparedStep, tuple[Tensor, Tensor]]:
     """Return the step, and what its ActNorm does to stream a; ``pending`` is what the step before left for b."""
-    norm = module.actnorm
-    width = norm.scale.shape[1] // 2
-    order = bit_reversal(width.bit_length() - 1).to(norm.scale.device)
-    factor, shift = 1 / norm.scale.detach()[0, :, 0], -norm.loc.detach()[0, :, 0]
-    (factor_a, factor_b), (shift_a, shift_b) = factor.view(2, -1)[:, order], shift.view(2, -1)[:, order]
-    unmixing = None
-    if step.mixing:  # ActNorm is applied with it, to both streams
-        channels = torch.cat([order, width + order])
-        matrix = inverse_mixing_matrix(module.mixing.factors.detach())[channels][:, channels]
-        unmixing = Unmixing(matrix, factor[channels], shift[channels])
-        factor_a, factor_b = torch.ones_like(factor_a), torch.ones_like(factor_b)
-        shift_a, shift_b = torch.zeros_like(shift_a), torch.zeros_like(shift_b)
-    if step.kind == AFFINE:
-        end_order = torch.cat([order, width + order])
-        end_scale = torch.cat([torch.ones_like(factor_b), factor_b])
-        end_shift = torch.cat([torch.zeros_like(shift_b), shift_b])
-    else:
-        end_order, end_scale, end_shift = order, -factor_b, shift_b
-    stack = FoldedStack(step, module.coupling.net, n_mels, level, (end_order, end_scale, end_shift), dtype)
-    scale, offset = (torch.ones_like(factor_b), torch.zeros_like(shift_b)) if pending is None else pending
-    made = PreparedStep(step, level, stack, scale * factor_b, offset * factor_b, unmixing)
-    return made, (factor_a, shift_a)
+    net = (module if step.kind == SPLIT else module.coupling).wavenet
+    width = net.front.conv.weight.shape[1]
+    one, zero = net.end.scale.detach().new_ones(width), net.end.scale.detach().new_zeros(width)
+    order, unmixing = bit_reversal(width.bit_length() - 1).to(one.device), None
+    (factor_a, factor_b), (shift_a, shift_b) = (one, one), (zero, zero)
+    if step.kind != SPLIT:
+        factor, shift = 1 / module.actnorm.scale.detach()[0, :, 0], -module.actnorm.loc.detach()[0, :, 0]
+        if step.mixing:  # ActNorm is applied with it, to both streams
+            channels = torch.cat([order, width + order])
+            matrix = inverse_mixing_matrix(module.mixing.factors.detach())[channels][:, channels]
+            unmixing = Unmixing(matrix, factor[channels], shift[channels])
+        else:
+            (factor_a, factor_b), (shift_a, shift_b) = factor.view(2, -1)[:, order], shift.view(2, -1)[:, order]
+    end = order, -factor_b, shift_b
+    if step.kind != ADDITIVE:  # log_s, then t; a prior predicts the mean first
+        first, second = (width + order, order) if step.kind == SPLIT else (order, width + order)
+        end = torch.cat([first, second]), torch.cat([one, factor_b]), torch.cat([zero, shift_b])
+    scale, offset = (one, zero) if pending is None else pending
+    stack = FoldedStack(step, net, n_mels, level, end, dtype)
+    return PreparedStep(step, level, stack, scale * factor_b, offset * factor_b, unmixing), (factor_a, shift_a)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowavenet_plugin.flow.synthesis.conds import CondSource
+from flowavenet_plugin.flow.synthesis.conds import CondBuffer
 from flowavenet_plugin.flow.synthesis.folded_flow import FoldedFlow
 from flowavenet_plugin.flow.synthesis.step import PreparedStep
 from flowavenet_plugin.kernels.scratch import Scratch
@@ -21,30 +21,16 @@ class StepState:
     """A step in the middle of an utterance."""
 
     def __init__(self, step: PreparedStep, batch: int, lengths: Tensor | None, flow: FoldedFlow) -> None:
-        """Start.
-
-        Args:
-            step: The step.
-            batch: Items, B.
-            lengths: Samples of both streams together of each item, if they differ, shape (B,).
-            flow: The weights.
-        """
-        self.step = step
+        """Start; ``lengths`` are the samples of both streams together of each item, if they differ, shape (B,)."""
+        self.step, self._lengths = step, lengths
         self.done = 0  # rows
-        left = step.stack.left * step.width
-        self._a = torch.zeros(batch, left, dtype=flow.float_dtype, device=flow.device)
+        self._a = torch.zeros(batch, step.stack.left * step.width, dtype=flow.float_dtype, device=flow.device)
         self._b = self._a[:, :0]
-        self._lengths = lengths
 
-    def push(self, a: Tensor, b: Tensor, size: int | None, cond: CondSource, scratch: Scratch) -> tuple[Tensor, Tensor]:
-        """Take values of streams a and b; return those of both that are ready.
+    def push(self, a: Tensor, b: Tensor, size: int | None, cond: CondBuffer, scratch: Scratch) -> tuple[Tensor, Tensor]:
+        """Take values (B, n) of streams a and b; return those of both that are ready.
 
-        Args:
-            a: Shape (B, values).
-            b: Shape (B, values).
-            size: Values of both streams of the whole utterance, if these are the last.
-            cond: Conditioning.
-            scratch: Buffers.
+        ``size`` are the values of both streams of the whole utterance, if these are the last.
         """
         step, width = self.step, self.step.width
         self._a, self._b = torch.cat([self._a, a], dim=1), torch.cat([self._b, b], dim=1)
@@ -63,15 +49,9 @@ class StepState:
         if ready == 0:
             return self._a[:, :0], self._b[:, :0]
         values = ready * width
-        new = step(
-            self._a,
-            self._b[:, :values],
-            self.done,
-            rows,
-            partial(cond.rows, step.level),
-            self._ends(),
-            scratch,
-        )
+        # The rows of each item; the lengths are never read back.
+        ends = None if self._lengths is None else -(-self._lengths // (2 * width))
+        new = step(self._a, self._b[:, :values], self.done, rows, partial(cond.rows, step.level), ends, scratch)
         self._clear(new, step.plan.changes, size)
         before = step.stack.left * width
         out = self._a[:, before : before + values]
@@ -88,17 +68,11 @@ class StepState:
         """First sample whose conditioning will be read."""
         return max(0, self.done - self.step.stack.left) << self.step.level
 
-    def _ends(self) -> Tensor | None:
-        """Return the rows of each item, if they differ; the lengths are never read back."""
-        return None if self._lengths is None else -(-self._lengths // (2 * self.step.width))
-
     def _whole(self, ready: int, size: int | None) -> Tensor | None:
         """Tell which of the next rows hold no padding."""
-        ends = (
-            self._lengths if self._lengths is not None or size is None else torch.tensor([size], device=self._a.device)
-        )
-        if ends is None:
+        if self._lengths is None and size is None:
             return None
+        ends = torch.tensor([size], device=self._a.device) if self._lengths is None else self._lengths
         rows = torch.arange(self.done + 1, self.done + ready + 1, device=ends.device)
         return (rows * 2 * self.step.width <= ends[:, None])[:, :, None]
 

@@ -14,7 +14,7 @@ class Upsampling:
 
     def __init__(self, upsampler: nn.Module) -> None:
         """Turn each transposed convolution into a product with the columns and bands around a value."""
-        self.scales = tuple(upsampler.scales)
+        self.scales, self.reach = tuple(upsampler.scales), upsampler.reach
         self.weights = [self._matrix(layer, s) for layer, s in zip(upsampler.layers, self.scales, strict=True)]
         self.biases = [layer.bias.detach() for layer in upsampler.layers]
 
@@ -29,11 +29,6 @@ class Upsampling:
                 if 0 <= tap < 2 * scale:
                     out[phase, offset + 1] = kernel[:, tap].flip(0)
         return out.reshape(scale, 9)
-
-    @property
-    def reach(self) -> int:
-        """Frames on each side that a frame's samples depend on, at most: each layer reads one column on each side."""
-        return len(self.scales)
 
     def __call__(self, frames: Tensor, first: int, last: int, total: int | None, lengths: Tensor | None) -> Tensor:
         """Upsample some frames.

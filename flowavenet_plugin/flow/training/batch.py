@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from flowavenet_plugin.flow.arithmetic import exact_product
+from flowavenet_plugin.flow.layout import picked_halves
 from flowavenet_plugin.flow.plan import ADDITIVE, SPLIT, Step
+from flowavenet_plugin.flow.transforms import shift_and_log_scale
 from flowavenet_plugin.kernels import gated_stack, gated_stack_backward
 from flowavenet_plugin.kernels.gated_stack import Activations, Span
 from flowavenet_plugin.kernels.rows import Rows
@@ -40,16 +42,19 @@ class Prediction:
 
 
 class Batch:
-    """What all steps of a block share; samples are rows (rows, C) of :class:`~flowavenet_plugin.kernels.rows.Rows`."""
+    """What all steps of a block share; samples are rows (rows, C) of :class:`~flowavenet_plugin.kernels.rows.Rows`.
+
+    Attributes:
+        grad_cond: The gradient of the conditioning (rows, D) is added to it; None: not needed.
+    """
+
+    grad_cond: Tensor | None = None
 
     def __init__(self, rows: Rows, cond: Tensor, mask: Tensor | None, memory: Memory) -> None:
-        """Prepare.
+        """Prepare; ``memory`` is for buffers and large gradients.
 
-        Args:
-            rows: The layout.
-            cond: Conditioning, shape (rows, D), of the type in which the WaveNets run.
-            mask: 1 for samples of the utterance and 0 for padding, shape (B, C, T); None: all count.
-            memory: For buffers and large gradients.
+        ``cond`` has the shape (rows, D) and the type in which the WaveNets run. ``mask`` (B, C, T) is 1 for samples of
+        the utterance and 0 for padding; None: all count.
         """
         self.rows, self.cond = rows, cond
         self.scratch = Scratch(memory)
@@ -83,13 +88,6 @@ class Batch:
         out = exact_product(x, matrix.t())
         return out if self.whole is None else torch.where(self.whole, out, x)
 
-    def read(self, step: Step) -> Tensor:
-        """Return the conditioning that a step reads."""
-        if step.conds in (None, (0, 1)):
-            return self.cond
-        halves = self.cond.chunk(2, dim=1)
-        return halves[step.conds[0]] if len(step.conds) == 1 else torch.cat([halves[k] for k in step.conds], dim=1)
-
     def weights(self, step: Step, parameters: list[Tensor]) -> StackWeights:
         """Compute the matrices of a step's WaveNet."""
         own = parameters[-step.stack.n_parameters :]
@@ -97,54 +95,38 @@ class Batch:
 
     def predict(self, step: Step, half: Tensor, weights: StackWeights, scratch: Scratch | None) -> Prediction:
         """Run a step's WaveNet; the activations lie in ``scratch``, or aren't kept (None)."""
-        size, left = len(half), weights.front_left
+        size, left = len(half), step.stack.front_left
         room = self.scratch if scratch is None else scratch
         x = room.take("input", (size + FRONT_KERNEL_SIZE - 1, half.shape[1]), self.cond[:0])
         x[:left].zero_()
         x[left : left + size].copy_(half)
         x[left + size :].zero_()
-        cond, span = self.read(step), Span(0, size, size, -left)
+        cond, span = picked_halves(self.cond, step.conds), Span(0, size, size, -left)
 
         def conditioning(start: int, end: int) -> list[Tensor]:
             return [cond[start:end]]
 
         keep = scratch is not None
         out, activations = gated_stack.forward(weights, x, conditioning, span, self.rows, room, keep)
-        out = out.to(half.dtype)
-        if step.kind == ADDITIVE:
-            return Prediction(-out, None, activations)
-        first, second = out.chunk(2, dim=1)
-        return Prediction(*((first, second) if step.kind == SPLIT else (second, first)), activations)
+        return Prediction(*shift_and_log_scale(step.kind, out.to(half.dtype)), activations)
 
     def predict_backward(
-        self,
-        step: Step,
-        said: Prediction,
-        grads: tuple[Tensor, Tensor | None],
-        weights: StackWeights,
-        grad_cond: Tensor | None,
+        self, step: Step, said: Prediction, grads: tuple[Tensor, Tensor | None], weights: StackWeights
     ) -> tuple[Tensor, StackGradients]:
         """Run a step's WaveNet backwards.
 
-        Args:
-            step: The step.
-            said: What :meth:`predict` returned, with activations.
-            grads: Gradients of its shift and log_scale.
-            weights: The WaveNet's.
-            grad_cond: The gradient of the conditioning (rows, D) is added to it; None: not needed.
-
-        Returns:
-            Gradients of the half that was read and of the weights.
+        ``said`` is what :meth:`predict` returned, with activations; ``grads`` are those of its shift and log_scale.
+        What is returned are the gradients of the half that was read and of the weights.
         """
         shift, log_scale = grads
         out = {ADDITIVE: [-shift], SPLIT: [shift, log_scale]}.get(step.kind, [log_scale, shift])
-        dtype, own = self.cond.dtype, grad_cond
+        grad_cond = own = self.grad_cond
         if grad_cond is not None and step.conds is not None:
             halves = grad_cond.chunk(2, dim=1)
             own = halves[step.conds[0]] if len(step.conds) == 1 else grad_cond
             own = torch.zeros_like(grad_cond) if step.conds == (1, 0) else own
-        args = said.activations, weights, self.rows, self.scratch
-        made = gated_stack_backward.backward(torch.cat(out, dim=1).to(dtype), self.read(step), own, *args)
+        grad, cond = torch.cat(out, dim=1).to(self.cond.dtype), picked_halves(self.cond, step.conds)
+        made = gated_stack_backward.backward(grad, cond, own, said.activations, weights, self.rows, self.scratch)
         if grad_cond is not None and step.conds == (1, 0):
             for half, grad in zip(reversed(halves), own.chunk(2, dim=1), strict=True):
                 half.add_(grad)

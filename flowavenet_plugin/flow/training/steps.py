@@ -6,6 +6,9 @@ its activations. Under autocast only the WaveNets run in the lower precision.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -15,196 +18,164 @@ from flowavenet_plugin.flow.plan import SPLIT, Step
 from flowavenet_plugin.flow.training.batch import Batch, Halves, Prediction
 from flowavenet_plugin.kernels.scratch import Scratch
 
-
-def step_forward(
-    batch: Batch, step: Step, parameters: list[Tensor], halves: Halves, scratch: Scratch | None
-) -> tuple[Halves, Tensor, Prediction]:
-    """Run a step.
-
-    Args:
-        batch: The batch.
-        step: The step.
-        parameters: Its own.
-        halves: Its input.
-        scratch: Holds the activations afterwards; None: they aren't kept.
-
-    Returns:
-        Its result; log|det| per item in nats, shape (B,); the WaveNet's prediction.
-    """
-    logdet = halves[0].new_zeros(batch.rows.batch)
-    if step.kind != SPLIT:
-        halves, logdet = _normalise(batch, step, parameters, halves)
-    said = batch.predict(step, halves[step.reads], batch.weights(step, parameters), scratch)
-    if said.log_scale is not None:
-        logdet = logdet - batch.rows.sum_items(batch.inside(said.log_scale.clone(), step.changes))
-    return _changed(batch, step, halves, _coupled(said, halves[step.changes])), logdet, said
+#: A step's input, its gradients, and those of the parameters.
+Undone = tuple[Halves, Halves, list[Tensor]]
 
 
-def step_inverse(
-    batch: Batch, step: Step, parameters: list[Tensor], halves: Halves, scratch: Scratch | None
-) -> tuple[Halves, Prediction]:
-    """Undo a step; arguments and return values as of :func:`step_forward`."""
-    said = batch.predict(step, halves[step.reads], batch.weights(step, parameters), scratch)
-    halves = _changed(batch, step, halves, _uncoupled(said, halves[step.changes]))
-    return (halves if step.kind == SPLIT else _denormalise(batch, step, parameters, halves)), said
+@dataclass(frozen=True)
+class StepPass:
+    """A step at work on a batch, with its own parameters; ``inverse``: it is undone."""
+
+    batch: Batch
+    step: Step
+    parameters: list[Tensor]
+    inverse: bool
+
+    def run(self, halves: Halves, scratch: Scratch | None) -> tuple[Halves, Tensor | None, Prediction]:
+        """Run it.
+
+        Args:
+            halves: Its input.
+            scratch: Holds the activations afterwards; None: they aren't kept.
+
+        Returns:
+            Its result; log|det| per item in nats, shape (B,), None of the inverse; the WaveNet's prediction.
+        """
+        batch, step, logdet = self.batch, self.step, None
+        if not self.inverse:
+            halves, logdet = self._normalise(halves)
+        said = batch.predict(step, halves[step.reads], batch.weights(step, self.parameters), scratch)
+        halves = self._changed(halves, _coupled(said, halves[step.changes], self.inverse))
+        if self.inverse:
+            return self._denormalise(halves), None, said
+        if said.log_scale is not None:
+            logdet = logdet - batch.rows.sum_items(batch.inside(said.log_scale.clone(), step.changes))
+        return halves, logdet, said
+
+    def backward(self, halves: Halves, grads: Halves, grad_logdet: Tensor | None, said: Prediction | None) -> Undone:
+        """Run :meth:`run` backwards.
+
+        Args:
+            halves: Its result.
+            grads: The result's gradients, zero outside of utterances.
+            grad_logdet: Gradient of the log-determinants, shape (B,); None of the inverse.
+            said: The prediction, if kept.
+        """
+        norm, mixing, normed = [], [], self.step.kind != SPLIT
+        if normed and self.inverse:
+            halves, grads, norm = self._norm_backward(halves, grads, None)
+            halves, grads, mixing = self._mixing_backward(halves, grads)
+        halves, grads, made = self._coupling_backward(halves, grads, grad_logdet, said)
+        if normed and not self.inverse:
+            halves, grads, mixing = self._mixing_backward(halves, grads)
+            halves, grads, norm = self._norm_backward(halves, grads, grad_logdet)
+        return halves, grads, [*norm, *mixing, *made]
+
+    def _coupling_backward(
+        self, halves: Halves, grads: Halves, grad_logdet: Tensor | None, said: Prediction | None
+    ) -> Undone:
+        """Do what :meth:`backward` does, for the WaveNet and what it changes."""
+        batch, step, inverse = self.batch, self.step, self.inverse
+        weights = batch.weights(step, self.parameters)
+        said = batch.predict(step, halves[step.reads], weights, batch.scratch) if said is None else said
+        z, grad_z = halves[step.changes], grads[step.changes]
+        grad, grad_log_scale = grad_z, None
+        if said.log_scale is not None:
+            if inverse:
+                grad_log_scale = grad_z * batch.inside(z - said.shift, step.changes)
+            else:
+                grad_log_scale = batch.inside(-grad_z * z - batch.each_row(grad_logdet), step.changes)
+            grad = batch.inside(grad_z * torch.exp(said.log_scale if inverse else -said.log_scale), step.changes)
+        halves = self._changed(halves, _coupled(said, z, not inverse))
+        grads_said = grad_z if inverse else -grad, grad_log_scale
+        grad_read, stack = batch.predict_backward(step, said, grads_said, weights)
+        made = stack.to_parameters(weights, self.parameters[-step.stack.n_parameters :], batch.scratch.memory)
+        grad_read = batch.inside(grads[step.reads] + grad_read, step.reads)
+        return halves, _pair({step.reads: grad_read, step.changes: grad}), made
+
+    def _normalise(self, halves: Halves) -> tuple[Halves, Tensor]:
+        """Apply ActNorm and mixing, which a split hasn't got; return log|det| as well."""
+        batch, made = self.batch, {}
+        logdet = halves[0].new_zeros(batch.rows.batch)
+        if self.step.kind == SPLIT:
+            return halves, logdet
+        for half, loc, scale in self._norms():
+            made[half] = batch.inside(scale * (halves[half] + loc), half)
+            logdet = logdet + (batch.count(half, loc) * scale.abs().log()).sum(dim=1)
+        return self._mixed(_pair(made), mixing_matrix), logdet
+
+    def _denormalise(self, halves: Halves) -> Halves:
+        """Undo :meth:`_normalise`."""
+        if self.step.kind == SPLIT:
+            return halves
+        halves = self._mixed(halves, inverse_mixing_matrix)
+        return _pair({half: self.batch.inside(halves[half] / scale - loc, half) for half, loc, scale in self._norms()})
+
+    def _mixed(self, halves: Halves, matrix: Callable[[Tensor], Tensor]) -> Halves:
+        """Multiply the channels by the matrix of the step's factors, if it has some."""
+        if not self.step.mixing:
+            return halves
+        return self._back(self.batch.mixed(self._ordered(halves), matrix(self.parameters[2])))
+
+    def _norm_backward(self, halves: Halves, grads: Halves, grad_logdet: Tensor | None) -> Undone:
+        """Do what :meth:`backward` does, for ActNorm."""
+        batch, befores, grad_befores, own = self.batch, {}, {}, []
+        for half, loc, scale in self._norms():
+            z, grad_z = halves[half], grads[half]
+            if self.inverse:
+                shifted, grad = batch.inside(z + loc, half), grad_z / scale
+                own.append((-grad_z.sum(dim=0), -(grad * shifted).sum(dim=0)))
+                befores[half] = shifted * scale
+            else:
+                shifted, grad = z / scale, grad_z * scale
+                counted = (grad_logdet[:, None] * batch.count(half, grad)).sum(dim=0)  # (1,) or (C / 2,)
+                own.append((grad.sum(dim=0), (grad_z * shifted).sum(dim=0) + counted / scale))
+                befores[half] = batch.inside(shifted - loc, half)
+            grad_befores[half] = grad
+        made = [torch.cat(parts)[None, :, None] for parts in zip(*own, strict=True)]
+        return _pair(befores), _pair(grad_befores), made
+
+    def _mixing_backward(self, halves: Halves, grads: Halves) -> Undone:
+        """Do what :meth:`backward` does, for mixed channels."""
+        if not self.step.mixing:
+            return halves, grads, []
+        batch, factors, z, grad_z = self.batch, self.parameters[2], self._ordered(halves), self._ordered(grads)
+        matrix, back = mixing_matrix(factors), inverse_mixing_matrix(factors)
+        if self.inverse:
+            x, grad = batch.mixed(z, matrix), batch.mixed(grad_z, back.t())
+            left, right = -grad, z  # of the inverse of a matrix
+        else:
+            x, grad = batch.mixed(z, back), batch.mixed(grad_z, matrix.t())
+            left, right = grad_z, x
+        grad_matrix = exact_product((left if batch.whole is None else left * batch.whole).t(), right)
+        return self._back(x), self._back(grad), [mixing_backward(grad_matrix, factors)]
+
+    def _changed(self, halves: Halves, new: Tensor) -> Halves:
+        """Put the new values of the half that changes into its place."""
+        reads, changes = self.step.reads, self.step.changes
+        return _pair({reads: halves[reads], changes: self.batch.inside(new, changes)})
+
+    def _norms(self) -> list[tuple[int, Tensor, Tensor]]:
+        """List half, loc and scale of ActNorm, whose channels begin with the half that is read."""
+        locs, scales = (parameter[0, :, 0].chunk(2) for parameter in self.parameters[:2])
+        return list(zip((self.step.reads, self.step.changes), locs, scales, strict=True))
+
+    def _ordered(self, halves: Halves) -> Tensor:
+        """Put the half that is read before the other, shape (rows, C)."""
+        return torch.cat([halves[self.step.reads], halves[self.step.changes]], dim=1)
+
+    def _back(self, ordered: Tensor) -> Halves:
+        """Undo :meth:`_ordered`."""
+        first, second = ordered.chunk(2, dim=1)
+        return (first, second) if self.step.reads == 0 else (second, first)
 
 
-def forward_backward(
-    batch: Batch,
-    step: Step,
-    parameters: list[Tensor],
-    halves: Halves,
-    grads: Halves,
-    grad_logdet: Tensor,
-    said: Prediction | None,
-    grad_cond: Tensor | None,
-) -> tuple[Halves, Halves, list[Tensor]]:
-    """Run :func:`step_forward` backwards.
-
-    Args:
-        batch: The batch.
-        step: The step.
-        parameters: Its own.
-        halves: Its result.
-        grads: The result's gradients, zero outside of utterances.
-        grad_logdet: Gradient of the log-determinants, shape (B,).
-        said: The prediction, if kept.
-        grad_cond: The gradient of the conditioning (rows, D) is added to it; None: not needed.
-
-    Returns:
-        The step's input, its gradients, and those of the parameters.
-    """
-    weights = batch.weights(step, parameters)
-    said = batch.predict(step, halves[step.reads], weights, batch.scratch) if said is None else said
-    z, grad = halves[step.changes], grads[step.changes]
-    grad_log_scale = None
-    if said.log_scale is not None:
-        grad_log_scale = batch.inside(-grad * z - batch.each_row(grad_logdet), step.changes)
-        grad = batch.inside(grad * torch.exp(-said.log_scale), step.changes)
-    halves = _changed(batch, step, halves, _uncoupled(said, z))
-    grad_read, stack = batch.predict_backward(step, said, (-grad, grad_log_scale), weights, grad_cond)
-    grads = _with_read(batch, step, grads, grad_read, grad)
-    made = stack.to_parameters(parameters[-step.stack.n_parameters :], batch.scratch.memory)
-    if step.kind == SPLIT:
-        return halves, grads, made
-    if step.mixing:
-        z, grad, factors = _ordered(step, halves), _ordered(step, grads), parameters[2]
-        x = batch.mixed(z, inverse_mixing_matrix(factors))
-        grad_matrix = exact_product((grad if batch.whole is None else grad * batch.whole).t(), x)
-        made = [mixing_backward(grad_matrix, factors), *made]
-        halves, grads = _back(step, x), _back(step, batch.mixed(grad, mixing_matrix(factors).t()))
-    befores, grad_befores, own = {}, {}, []
-    for half, loc, scale in _norms(step, parameters):
-        shifted, grad = halves[half] / scale, grads[half] * scale
-        counted = (grad_logdet[:, None] * batch.count(half, grad)).sum(dim=0)  # (1,) or (C / 2,)
-        own.append((grad.sum(dim=0), (grads[half] * shifted).sum(dim=0) + counted / scale))
-        befores[half], grad_befores[half] = batch.inside(shifted - loc, half), grad
-    return _pair(befores), _pair(grad_befores), [*_as_norm(own), *made]
-
-
-def inverse_backward(
-    batch: Batch,
-    step: Step,
-    parameters: list[Tensor],
-    halves: Halves,
-    grads: Halves,
-    said: Prediction | None,
-    grad_cond: Tensor | None,
-) -> tuple[Halves, Halves, list[Tensor]]:
-    """Run :func:`step_inverse` backwards; arguments and return values as of :func:`forward_backward`."""
-    norm_grads: list[Tensor] = []
-    if step.kind != SPLIT:
-        halves, grads, norm_grads = _denormalise_backward(batch, step, parameters, halves, grads)
-    weights = batch.weights(step, parameters)
-    said = batch.predict(step, halves[step.reads], weights, batch.scratch) if said is None else said
-    x, grad = halves[step.changes], grads[step.changes]
-    grads_said = grad, None if said.log_scale is None else grad * batch.inside(x - said.shift, step.changes)
-    halves = _changed(batch, step, halves, _coupled(said, x))
-    if said.log_scale is not None:
-        grad = batch.inside(grad * torch.exp(said.log_scale), step.changes)
-    grad_read, stack = batch.predict_backward(step, said, grads_said, weights, grad_cond)
-    made = stack.to_parameters(parameters[-step.stack.n_parameters :], batch.scratch.memory)
-    return halves, _with_read(batch, step, grads, grad_read, grad), [*norm_grads, *made]
-
-
-def _normalise(batch: Batch, step: Step, parameters: list[Tensor], halves: Halves) -> tuple[Halves, Tensor]:
-    """Apply ActNorm and mixing; return log|det| as well."""
-    logdet, made = halves[0].new_zeros(batch.rows.batch), {}
-    for half, loc, scale in _norms(step, parameters):
-        made[half] = batch.inside(scale * (halves[half] + loc), half)
-        logdet = logdet + (batch.count(half, loc) * scale.abs().log()).sum(dim=1)
-    if not step.mixing:
-        return _pair(made), logdet
-    return _back(step, batch.mixed(_ordered(step, _pair(made)), mixing_matrix(parameters[2]))), logdet
-
-
-def _denormalise(batch: Batch, step: Step, parameters: list[Tensor], halves: Halves) -> Halves:
-    """Undo :func:`_normalise`."""
-    if step.mixing:
-        halves = _back(step, batch.mixed(_ordered(step, halves), inverse_mixing_matrix(parameters[2])))
-    return _pair(
-        {half: batch.inside(halves[half] / scale - loc, half) for half, loc, scale in _norms(step, parameters)}
-    )
-
-
-def _denormalise_backward(
-    batch: Batch, step: Step, parameters: list[Tensor], halves: Halves, grads: Halves
-) -> tuple[Halves, Halves, list[Tensor]]:
-    """Return the input of :func:`_denormalise`, its gradients, and those of ActNorm and mixing."""
-    made, grads_made, own = {}, {}, []
-    for half, loc, scale in _norms(step, parameters):
-        shifted, grad = batch.inside(halves[half] + loc, half), grads[half] / scale
-        own.append((-grads[half].sum(dim=0), -(grad * shifted).sum(dim=0)))
-        made[half], grads_made[half] = shifted * scale, grad
-    halves, grads, norm_grads = _pair(made), _pair(grads_made), _as_norm(own)
-    if not step.mixing:
-        return halves, grads, norm_grads
-    y, factors = _ordered(step, halves), parameters[2]
-    grad = batch.mixed(_ordered(step, grads), inverse_mixing_matrix(factors).t())
-    grad_matrix = -exact_product((grad if batch.whole is None else grad * batch.whole).t(), y)
-    norm_grads.append(mixing_backward(grad_matrix, factors))
-    return _back(step, batch.mixed(y, mixing_matrix(factors))), _back(step, grad), norm_grads
-
-
-def _coupled(said: Prediction, x: Tensor) -> Tensor:
+def _coupled(said: Prediction, x: Tensor, inverse: bool) -> Tensor:
+    if inverse:
+        return (x if said.log_scale is None else x * torch.exp(said.log_scale)) + said.shift
     x = x - said.shift
     return x if said.log_scale is None else x * torch.exp(-said.log_scale)
 
 
-def _uncoupled(said: Prediction, z: Tensor) -> Tensor:
-    return (z if said.log_scale is None else z * torch.exp(said.log_scale)) + said.shift
-
-
-def _changed(batch: Batch, step: Step, halves: Halves, new: Tensor) -> Halves:
-    """Put the new values of the half that changes into its place."""
-    return _pair({step.reads: halves[step.reads], step.changes: batch.inside(new, step.changes)})
-
-
-def _with_read(batch: Batch, step: Step, grads: Halves, read: Tensor, changed: Tensor) -> Halves:
-    """Add the gradient of what the WaveNet read; that of the other half is ``changed``."""
-    return _pair({step.reads: batch.inside(grads[step.reads] + read, step.reads), step.changes: changed})
-
-
-def _norms(step: Step, parameters: list[Tensor]) -> list[tuple[int, Tensor, Tensor]]:
-    """List half, loc and scale of ActNorm, whose channels begin with the half that is read."""
-    locs, scales = (parameter[0, :, 0].chunk(2) for parameter in parameters[:2])
-    return list(zip((step.reads, step.changes), locs, scales, strict=True))
-
-
-def _as_norm(grads: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
-    """Put gradients of loc and scale of the two halves, in the order of :func:`_norms`, together."""
-    return [torch.cat(parts)[None, :, None] for parts in zip(*grads, strict=True)]
-
-
 def _pair(by_half: dict[int, Tensor]) -> Halves:
     return by_half[0], by_half[1]
-
-
-def _ordered(step: Step, halves: Halves) -> Tensor:
-    """Put the half that is read before the other, shape (rows, C)."""
-    return torch.cat([halves[step.reads], halves[step.changes]], dim=1)
-
-
-def _back(step: Step, ordered: Tensor) -> Halves:
-    """Undo :func:`_ordered`."""
-    return _pair(dict(zip((step.reads, step.changes), ordered.chunk(2, dim=1), strict=True)))

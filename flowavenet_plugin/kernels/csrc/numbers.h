@@ -1,5 +1,6 @@
-// Numbers and loops: rows are of float or bfloat16 (uint16_t here), all arithmetic is in float. A file NAME_of.h holds
-// functions for one of them: it is included once per type, with TYPE (float, uint16_t) and KIND (float, bf16) defined.
+// Numbers, loops and norms: rows are of float or bfloat16 (uint16_t here), all arithmetic is in float. A file NAME_of.h
+// holds functions for one of them: it is included once per type, with TYPE (float, uint16_t) and KIND (float, bf16)
+// defined; OF, LOAD and STORE are of that KIND then.
 #ifndef FLOWAVENET_NUMBERS_H
 #define FLOWAVENET_NUMBERS_H
 #include <math.h>
@@ -8,6 +9,9 @@
 
 #define JOINED(a, b) a##_##b
 #define JOIN(a, b) JOINED(a, b)
+#define OF(name) JOIN(name, KIND)
+#define LOAD OF(load)
+#define STORE OF(store)
 
 #define FOR_ROWS(count) \
     _Pragma("omp parallel for schedule(static) num_threads(threads)") for (long row = 0; row < (count); row++)
@@ -48,6 +52,23 @@ static inline float sigmoid(float x) {
     float power;
     memcpy(&power, &bits, 4);
     return 1.0f / (1.0f + p * power);
+}
+
+// Weight norm of a row, w = g v / |v|.
+static inline float squares(const float *restrict v, long size) {
+    float sum = 0;
+    _Pragma("omp simd reduction(+ : sum)") for (long c = 0; c < size; c++) sum += v[c] * v[c];
+    return sum;
+}
+
+// The gradient of w becomes that of v; grad_g is that of g.
+static inline void normalise_row(float *restrict grad, const float *restrict v, float g, float *restrict grad_g,
+                                 long size) {
+    float product = 0;
+    _Pragma("omp simd reduction(+ : product)") for (long c = 0; c < size; c++) product += grad[c] * v[c];
+    const float square = squares(v, size), norm = sqrtf(square), factor = g / norm, along = product / square;
+    *grad_g = product / norm;
+    FOR_CHANNELS(size) grad[c] = factor * (grad[c] - along * v[c]);
 }
 
 #endif

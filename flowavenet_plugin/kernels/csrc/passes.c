@@ -1,5 +1,5 @@
 // Gates, products with few columns and weight norm in few passes over memory; kernels/fused.py says what for.
-#include "norms.h"
+#include "numbers.h"
 
 #define CHANNELS 256
 

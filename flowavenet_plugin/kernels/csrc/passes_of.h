@@ -1,8 +1,4 @@
 // Gates, and the first and the last product of rows, see passes.c.
-#define OF(name) JOIN(name, KIND)
-#define LOAD OF(load)
-#define STORE OF(store)
-
 // gate = b - 2 a b, of a, b = sigmoid of the two halves of bias + pre; the sigmoids take the place of pre.
 void OF(gate)(TYPE *restrict pre, const TYPE *restrict bias, TYPE *restrict gate, long rows, long width, long threads) {
     FOR_ROWS(rows) {
@@ -70,8 +66,5 @@ void OF(end)(const TYPE *restrict x, const float *restrict weight, const float *
     }
 }
 
-#undef OF
-#undef LOAD
-#undef STORE
 #undef KIND
 #undef TYPE

@@ -1,8 +1,4 @@
 // The product for rows of one type, see products.c.
-#define OF(name) JOIN(name, KIND)
-#define LOAD OF(load)
-#define STORE OF(store)
-
 // `columns` columns of rows: out = alpha sums + bias + factor other, and its relu; bias and other may be null.
 static inline void OF(finish)(const float *restrict from, const TYPE *bias, const TYPE *other, TYPE *out, long rows,
                               long columns, long other_stride, long out_stride, float alpha, float factor, long relu) {
@@ -65,8 +61,5 @@ void OF(panels)(const TYPE *restrict weight, TYPE *restrict out, long matrices, 
     }
 }
 
-#undef OF
-#undef LOAD
-#undef STORE
 #undef KIND
 #undef TYPE

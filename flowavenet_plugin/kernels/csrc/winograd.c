@@ -2,7 +2,6 @@
 //
 // A tile is 6 outputs that lie `dilation` rows apart, made of 8 inputs by 8 products. All that is one product's for all
 // tiles is a plane; a plane's row i is of the tile i / dilation, and of its phase i % dilation.
-#include "norms.h"
 #include "products.h"
 
 #define TILE 6

@@ -1,8 +1,4 @@
 // The convolution of rows of one type, see winograd.c.
-#define OF(name) JOIN(name, KIND)
-#define LOAD OF(load)
-#define STORE OF(store)
-
 // x = B' d of `count` rows of tiles from `first` on; planes lie `plane` values apart.
 static void OF(transform)(const TYPE *restrict h, TYPE *restrict x, long first, long count, long plane, long dilation,
                           long width) {
@@ -106,8 +102,5 @@ void OF(gate_panels)(const float *restrict weight, TYPE *restrict out, long inne
     }
 }
 
-#undef OF
-#undef LOAD
-#undef STORE
 #undef KIND
 #undef TYPE
