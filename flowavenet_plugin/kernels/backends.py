@@ -67,7 +67,7 @@ class Fused:
     clears = True
 
     def __init__(self, product: Callable[..., Tensor]) -> None:
-        """Use a function like :func:`~.gated_product.gated_product`."""
+        """Use a function like :func:`~.triton_gated_product.gated_product`."""
         self._product = product
 
     def gate(

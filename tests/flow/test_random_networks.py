@@ -1,4 +1,4 @@
-"""Random networks, batches, lengths and layouts of memory, against the same in float64 by plain modules.
+"""Random networks, batches, lengths and layouts of memory, against the same in float64.
 
 Each way to compute must agree: both directions with and without kept activations (values and gradients), synthesis with
 folded weights at once and in pieces. `FLOWAVENET_RANDOM=500 pytest tests/flow/test_random_networks.py` tries more.
