@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,11 @@ class RefinedVocoder(AbsVocoder):
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Load the vocoder's own."""
         return self.vocoder.load_state_dict(*args, **kwargs)
+
+    @property
+    def training_only(self) -> Sequence[str]:
+        """The vocoder's own."""
+        return self.vocoder.training_only
 
     @property
     def _analysis(self) -> FeatureAnalysis:

@@ -67,11 +67,20 @@ def test_it_learns_goes_on_and_speaks(train: Callable[..., Path], tmp_path: Path
         assert vocoder.adversary is None and not vocoder.exact_stream
         feats = vocoder.feats_mean + torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
         assert torch.isfinite(vocoder.inference(feats, seed=1)).all()
-    pack.main(["--model_file", str(folder / "ema.pth"), "--outpath", str(tmp_path / "voice.zip")])
-    with zipfile.ZipFile(tmp_path / "voice.zip") as archive, archive.open("ema.pth") as file:
-        packed = torch.load(file, weights_only=True)
-    assert not any("adversary" in name for name in packed)
-    sound = load_vocoder(tmp_path / "voice.zip").inference(feats, seed=1)
+    for refine in ("0", "2"):
+        command = [
+            "--model_file",
+            str(folder / "ema.pth"),
+            "--outpath",
+            str(tmp_path / "voice.zip"),
+            "--refine",
+            refine,
+        ]
+        pack.main(command)
+        with zipfile.ZipFile(tmp_path / "voice.zip") as archive, archive.open("ema.pth") as file:
+            packed = torch.load(file, weights_only=True)
+        assert not any("adversary" in name for name in packed)
+    sound = load_vocoder(tmp_path / "voice.zip", refine=0).inference(feats, seed=1)
     assert torch.equal(sound, vocoder.inference(feats, seed=1))
 
 

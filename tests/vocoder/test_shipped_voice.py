@@ -26,7 +26,9 @@ def test_it_is_small_and_its_card_names_the_data() -> None:
     assert VOICE.stat().st_size < 20e6
     with zipfile.ZipFile(VOICE) as archive:
         card = archive.read("README.md").decode()
-    assert all(word in card for word in ("flite", "LJ001-0001 to LJ001-0020", "Never trained on", "Limits", "| eval1"))
+    assert all(
+        word in card for word in ("Kerstin", "CC0", "LJ001-0001 to LJ001-0020", "Never trained on", "Limits", "| eval")
+    )
     assert sum(parameter.numel() for parameter in load_vocoder(VOICE).parameters()) < 8e6
 
 
