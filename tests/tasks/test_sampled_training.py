@@ -76,7 +76,7 @@ def test_it_learns_goes_on_and_speaks(train: Callable[..., Path], tmp_path: Path
             "--refine",
             refine,
         ]
-        pack.main(command)
+        pack.main([*command, "--outpath", str(tmp_path / "voice.zip")])
         with zipfile.ZipFile(tmp_path / "voice.zip") as archive, archive.open("ema.pth") as file:
             packed = torch.load(file, weights_only=True)
         assert not any("adversary" in name for name in packed)
