@@ -119,7 +119,7 @@ def plot_losses(ax: Axes, losses: Losses) -> None:
 
     Args:
         ax: Where to draw.
-        losses: From :func:`read_losses`: negative log-likelihoods in nats per sample.
+        losses: From :func:`read_losses`: negative log-likelihoods in nats per sample, and what settings add to them.
     """
     for name, curve in losses.items():
         ax.plot(list(curve), list(curve.values()), marker=".", label=name, color=COLOURS.get(name))
@@ -131,7 +131,7 @@ def plot_losses(ax: Axes, losses: Losses) -> None:
     note = leave_out_start(ax, [loss for curve in losses.values() for loss in curve.values()])
     ax.set_title(f"loss{note}", loc="left", fontsize="medium")
     ax.set_xlabel("epoch")
-    ax.set_ylabel("negative log-likelihood\nin nats/sample")
+    ax.set_ylabel("loss in nats/sample: negative\nlog-likelihood and what is added")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(alpha=0.3)
     ax.legend(frameon=False)
