@@ -22,7 +22,7 @@ from flowavenet_plugin.vocoder.level import heard, taken, taken_batch, taken_pie
 from flowavenet_plugin.vocoder.noise import NoiseSource, first_phase
 
 #: Counted up when the same seed begins to give another sound: tables made with an earlier one are then made anew.
-VERSION = 1
+VERSION = 2
 
 
 class MelInversionVocoder(AbsVocoder):
