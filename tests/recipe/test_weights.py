@@ -14,6 +14,7 @@ import marker_pickles
 import stub_cluster
 import tiny_corpus
 import tiny_voice
+from flowavenet_plugin.data.features import full_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,7 +24,8 @@ def recipe(tmp_path: Path) -> Path:
     """Return a recipe's folder after stage 1, with a voice in voice/."""
     for name in ("tr_no_dev", "dev", "eval1"):
         dump = tiny_corpus.make_corpus(tmp_path / "dump/fbank" / name, n_utts=2)
-        (dump / "feats_extract.yaml").write_text("feats_extract: fbank\n")
+        settings = dict(feats_extract="fbank", feats_extract_conf=full_settings("fbank", tiny_corpus.FEATS_CONF))
+        (dump / "feats_extract.yaml").write_text(yaml.safe_dump(settings))
     conf = dict(vocoder_conf=tiny_corpus.VOCODER_CONF, segment_length=512, batch_size=2, num_workers=0, max_epoch=1)
     (tmp_path / "train.yaml").write_text(yaml.safe_dump({**conf, "num_iters_per_epoch": 1, "optim": "sgd"}))
     tiny_voice.make_voice(tmp_path / "voice")

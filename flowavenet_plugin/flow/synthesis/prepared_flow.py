@@ -25,6 +25,7 @@ class PreparedFlow(FoldedFlow):
     threads may use it at the same time.
 
     Example:
+        >>> from flowavenet_plugin.flow import FloWaveNet
         >>> flow = FloWaveNet(n_mels=4, n_block=2, n_flow=2, filter_size=8, upsample_scales=(2, 4)).eval()
         >>> noise, cond = torch.randn(3, 1, 40), torch.randn(3, 4, 5)
         >>> torch.allclose(PreparedFlow(flow).inverse(noise, cond), flow.inverse(noise, cond), atol=1e-5)
