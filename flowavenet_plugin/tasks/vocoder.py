@@ -259,9 +259,12 @@ class VocoderTask(AbsTask):
         args.feats_stats = None  # the checkpoint holds mean and deviation
         model = cls.build_model(args)
         if model_file is not None:
-            state_dict = read_state_dict(model_file)
-            check_keys(model.vocoder.state_dict(), state_dict, model_file, config_file)
-            model.load_state_dict({PREFIX + key: value for key, value in state_dict.items()})
+            own = tuple(model.vocoder.training_only)
+            found, expected = read_state_dict(model_file), model.vocoder.state_dict()
+            # Packed models don't hold what only training has: it begins anew.
+            missing = {key: value for key, value in expected.items() if key.startswith(own) and key not in found}
+            check_keys(expected, found | missing, model_file, config_file)
+            model.load_state_dict({PREFIX + key: value for key, value in (found | missing).items()})
         return model.to(device), args
 
     @classmethod

@@ -20,7 +20,7 @@ from flowavenet_plugin.vocoder.folded import FoldedWeights
 from flowavenet_plugin.vocoder.inversion.pieces import Tables
 from flowavenet_plugin.vocoder.level import taken
 from flowavenet_plugin.vocoder.training.adversarial import Adversary
-from flowavenet_plugin.vocoder.training.objective import Batch, LossTables, batch_loss
+from flowavenet_plugin.vocoder.training.objective import Batch, LossTables, batch_likelihood, batch_loss
 
 
 class FlowModel(AbsVocoder):
@@ -70,12 +70,9 @@ class FlowModel(AbsVocoder):
                 :meth:`for_inference` was called.
         """
         self._folded.need_originals("train or to score with")
-        wav, feats, size = usable(wav), usable(feats), feats.shape[1] * self.hop_length
-        wav_lengths, whole = sample_counts(wav, feats, wav_lengths, feats_lengths, self.hop_length)
-        count = wav_lengths.sum()
-        wav = F.pad(wav, (0, size - wav.shape[1]))  # (B, frames * hop_length); a negative pad cuts
-        loss, stats = batch_loss(self, Batch(wav, feats, None if whole else wav_lengths, count))
-        return loss, {name: value.detach() for name, value in stats.items()}, count.to(loss.dtype)
+        batch = self._batch(wav, feats, wav_lengths, feats_lengths)
+        loss, stats = batch_loss(self, batch)
+        return loss, {name: value.detach() for name, value in stats.items()}, batch.count.to(loss.dtype)
 
     def for_training(self, discriminators: Callable[[int], nn.Module]) -> None:
         """See :meth:`AbsVocoder.for_training`."""
@@ -102,7 +99,7 @@ class FlowModel(AbsVocoder):
     @own_arithmetic
     @torch.no_grad()
     def log_likelihood(self, wav: Tensor | np.ndarray, feats: Tensor | np.ndarray) -> Tensor:
-        """Return log p(wav | feats) in nats per sample, 0-dim.
+        """Return log p(wav | feats) in nats per sample, 0-dim; with pulses as the source, of wav with its pulses up.
 
         Args:
             wav: Waveform, amplitude in [-1, 1], shape (samples,), with (frames - 1) * hop_length <= samples <=
@@ -113,7 +110,13 @@ class FlowModel(AbsVocoder):
             ValueError: If the waveform doesn't fit the features, or holds integers.
         """
         feats, wav = taken(self, feats), as_waveform(wav, self.feats_mean)
-        samples, frames = torch.tensor(wav.shape), torch.tensor(feats.shape[:1])
+        self._folded.need_originals("train or to score with")
         with full_precision():
-            stats = self.loss(wav[None], feats[None], samples, frames)[1]
-        return stats["log_likelihood"]
+            batch = self._batch(wav[None], feats[None], torch.tensor(wav.shape), torch.tensor(feats.shape[:1]))
+            return batch_likelihood(self, batch).figures["log_likelihood"]
+
+    def _batch(self, wav: Tensor, feats: Tensor, wav_lengths: Tensor | None, feats_lengths: Tensor | None) -> Batch:
+        wav, feats, size = usable(wav), usable(feats), feats.shape[1] * self.hop_length
+        wav_lengths, whole = sample_counts(wav, feats, wav_lengths, feats_lengths, self.hop_length)
+        wav = F.pad(wav, (0, size - wav.shape[1]))  # (B, frames * hop_length); a negative pad cuts
+        return Batch(wav, feats, None if whole else wav_lengths, wav_lengths.sum())

@@ -134,7 +134,8 @@ class FloWaveNetVocoder(FlowModel):
         """Turn features into sound while they arrive; joined, it is what :meth:`inference` makes of all of them.
 
         Frame i is heard once ``look_ahead`` frames more have arrived, and those that fill up its chunk. Memory
-        doesn't grow with the length.
+        doesn't grow with the length. Where the source is pulses, the pitch is read with some frames of context, so
+        that the whole's may differ here and there, and two chunks are filled up, one of the source.
 
         Args:
             feats: Un-normalised features in pieces of any size, shape (frames_i, n_mels).
@@ -195,6 +196,7 @@ class FloWaveNetVocoder(FlowModel):
         Args:
             dtype: As in :meth:`prepare`, for good.
         """
+        self.adversary = None
         if self._folded.keep_alone(self.flow, dtype):
             self.register_state_dict_pre_hook(self._folded.refuse_to_save)
 

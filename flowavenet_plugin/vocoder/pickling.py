@@ -49,6 +49,10 @@ def _rebuilt(
 
 def copied(vocoder: AbsVocoder, memo: dict[int, Any]) -> AbsVocoder:
     """Return a deep copy, made as that of any module: all of it, also what a pickle leaves out."""
+    for module in vocoder.modules():  # what torch's former weight normalisation leaves beside its parameters
+        weight = module.__dict__.get("weight")
+        if isinstance(weight, torch.Tensor) and weight.grad_fn is not None:
+            module.weight = weight.detach()
     twin = type(vocoder).__new__(type(vocoder))
     memo[id(vocoder)] = twin
     twin.__dict__.update(copy.deepcopy(vocoder.__dict__, memo))

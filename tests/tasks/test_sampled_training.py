@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from flowavenet_plugin import load_vocoder
 from flowavenet_plugin.bin import pack
 from flowavenet_plugin.bin.vocoder_train import main
 from flowavenet_plugin.tasks.discriminators import PERIODS, Discriminators
+from flowavenet_plugin.tasks.vocoder import VocoderTask
 
 #: Settings of the vocoder that trains so, besides those of the corpus.
 CONF = dict(prediction_order=4, mel_range="[0.0,4000.0]", source="pulses", sampled_weight=1.0, discriminator_channels=2)
@@ -80,6 +82,9 @@ def test_it_learns_goes_on_and_speaks(train: Callable[..., Path], tmp_path: Path
         with zipfile.ZipFile(tmp_path / "voice.zip") as archive, archive.open("ema.pth") as file:
             packed = torch.load(file, weights_only=True)
         assert not any("adversary" in name for name in packed)
+    model, _ = VocoderTask.build_model_from_file(model_file=tmp_path / "voice.zip")
+    assert model.vocoder.adversary is not None  # which begins anew
+    copy.deepcopy(model.vocoder)
     sound = load_vocoder(tmp_path / "voice.zip", refine=0).inference(feats, seed=1)
     assert torch.equal(sound, vocoder.inference(feats, seed=1))
 

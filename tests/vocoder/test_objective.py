@@ -82,12 +82,13 @@ def test_a_band_is_told_from_its_neighbour_and_silence_has_a_gradient() -> None:
 
 def test_blurring_smooths_a_share_of_the_items_and_keeps_levels() -> None:
     feats = torch.randn(400, 9, 7, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(blurred(feats, 0.0), feats)
+    whole = [9] * 400
+    assert torch.equal(blurred(feats, 0.0, whole), feats)
     torch.manual_seed(0)
-    changed = (blurred(feats, 0.5) != feats).flatten(1).any(dim=1)
+    changed = (blurred(feats, 0.5, whole) != feats).flatten(1).any(dim=1)
     assert changed.float().mean() == pytest.approx(0.5 * 8 / 9, abs=0.08)  # 0 and 0 times is one of nine
     torch.manual_seed(0)
-    every = blurred(feats, 1.0)
+    every = blurred(feats, 1.0, whole)
     assert every.mean() == pytest.approx(feats.mean().item(), abs=0.01) and every.std() < 0.8 * feats.std()
     assert smooth(torch.tensor([[[0.0, 4.0, 0.0, 0.0]]])).tolist() == [[[1.0, 2.0, 1.0, 0.0]]]
     known = {}
@@ -102,6 +103,11 @@ def test_blurring_smooths_a_share_of_the_items_and_keeps_levels() -> None:
                 if torch.allclose(made[0], item, atol=1e-6):
                     known[in_time, over_bands] = known.get((in_time, over_bands), 0) + 1
     assert len(known) == 9 and sum(known.values()) == 400 and min(known.values()) > 15
+    torch.manual_seed(0)
+    alone = blurred(feats[:, :5], 1.0, [5] * 400)
+    torch.manual_seed(0)
+    padded = torch.nn.functional.pad(feats[:, :5], (0, 0, 0, 4), value=7.0)
+    assert torch.equal(blurred(padded, 1.0, [5] * 400)[:, :5], alone)  # padding isn't smoothed into speech
 
 
 def test_one_backward_pass_trains_both_sides_each_by_its_own_loss() -> None:
@@ -162,6 +168,52 @@ def test_a_step_along_the_gradient_makes_sampled_speech_nearer() -> None:
         for parameter in vocoder.flow.parameters():
             parameter -= 1e-3 * parameter.grad / parameter.grad.norm().clamp(min=1e-8)
     assert vocoder.loss(wav, feats, None, None)[0] < before
+
+
+@torch.no_grad()
+def test_distances_dont_see_padding_and_items_count_by_their_lengths() -> None:
+    distance = SpectralDistance(feature_settings("fbank", CONF))
+    generator = torch.Generator().manual_seed(0)
+    made, wanted = (torch.randn(2, 8000, generator=generator) * scale for scale in (0.2, 0.1))
+    sizes = torch.tensor([8000, 4000])
+    made[1, 4000:] = wanted[1, 4000:] = 0
+    many = distance(made, wanted, sizes)
+    alone = [distance(made[i : i + 1, : sizes[i]], wanted[i : i + 1, : sizes[i]]) for i in range(2)]
+    for name, value in many.items():
+        expected = (2 * alone[0][name] + alone[1][name]) / 3
+        assert value.item() == pytest.approx(expected.item(), rel=0.03)  # windows at the end see zeros instead
+    twice = distance(made[:1].repeat(2, 1), wanted[:1].repeat(2, 1))
+    for name, value in twice.items():
+        assert value.item() == pytest.approx(alone[0][name].item(), rel=1e-5)  # of any number of items the same
+
+
+@torch.no_grad()
+def test_an_utterance_has_the_same_figures_in_validation_whatever_batch_it_is_in() -> None:
+    wav, feats = batch(3)
+    vocoder = voice(sampled_weight=1.0, adversarial_weight=0.5, source="pulses").eval()
+    many = vocoder.loss(wav, feats, None, None)[1]
+    alone = [vocoder.loss(wav[i : i + 1], feats[i : i + 1], None, None)[1] for i in range(3)]
+    for name in ("loss", "log_likelihood", "sampled_stft", "sampled_mel"):
+        expected = sum(one[name] for one in alone) / 3
+        assert many[name].item() == pytest.approx(expected.item(), rel=1e-4), name
+    # Discriminators are reported, and choose no epoch.
+    assert many["loss"] == -many["log_likelihood"] + (many["sampled_stft"] + many["sampled_mel"])
+
+
+def test_discriminators_that_were_not_made_are_missed() -> None:
+    vocoder = voice(adversarial_weight=1.0)
+    vocoder.adversary = None
+    with pytest.raises(ValueError, match="for_training"):
+        vocoder.train().loss(*batch(), None, None)
+
+
+@torch.no_grad()
+def test_a_likelihood_is_computed_alone_and_without_chance() -> None:
+    wav, feats = batch(1)
+    vocoder = voice(sampled_weight=1.0, blur=1.0, source="pulses").train()
+    state = torch.get_rng_state()
+    one, two = (vocoder.log_likelihood(wav[0], feats[0]) for _ in range(2))
+    assert one == two and torch.equal(torch.get_rng_state(), state)
 
 
 @torch.no_grad()

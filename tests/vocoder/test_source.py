@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -139,6 +140,22 @@ def test_a_short_stream_is_the_whole_and_a_long_one_reads_the_pitch_in_context(s
     assert not vocoder.exact_stream and vocoder.look_ahead > voice(source="noise").look_ahead
     streamed = torch.cat(list(vocoder.stream(feats.split(pieces), seed=3, chunk_frames=40)))
     assert torch.allclose(streamed, vocoder.inference(feats, seed=3), atol=1e-5)
+
+
+def test_streams_and_likelihoods_of_pulses_dont_follow_the_callers_settings(speech: tuple) -> None:
+    wav, feats, _ = speech
+    vocoder = voice()
+    with torch.no_grad():
+        expected = torch.cat(list(vocoder.stream(feats[0].split(11), seed=3, chunk_frames=16)))
+        with torch.autocast("cpu", torch.bfloat16):
+            got = torch.cat(list(vocoder.stream(feats[0].split(11), seed=3, chunk_frames=16)))
+    # WaveNets run in bfloat16; pulses elsewhere would differ by their height.
+    assert (got - expected).abs().max() < 0.1 * expected.abs().max()
+    learning = feats[0].clone().requires_grad_()
+    assert torch.equal(torch.cat(list(vocoder.stream([learning], seed=3, chunk_frames=16))), expected)
+    half = copy.deepcopy(vocoder).to(torch.bfloat16)
+    found = half.log_likelihood(wav[0], feats[0]).float()
+    assert abs(found - vocoder.log_likelihood(wav[0], feats[0])) < 0.2
 
 
 def test_a_session_gives_every_frame_once_in_order_and_phases_go_on(speech: tuple) -> None:

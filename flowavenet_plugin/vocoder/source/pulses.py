@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from flowavenet_plugin.vocoder.inversion.pieces import working_dtype
 from flowavenet_plugin.vocoder.inversion.pitch import Pitch, PitchReader
 from flowavenet_plugin.vocoder.inversion.settings import FeatureSettings
 from flowavenet_plugin.vocoder.inversion.source import at_samples, pulses_at
@@ -58,6 +59,7 @@ class PulseSource(nn.Module):
             The source, and 1 or -1, shape (B, 1): which way the recording's pulses point. Those of the source point
             up: a recording that was turned over sounds the same, and its features are the same.
         """
+        wav, residual = (x.to(working_dtype(x)) for x in (wav, residual))
         pitch = self.pitch.of_recording(wav, frames)
         hertz = at_samples(pitch.hertz.double(), self.hop_length)
         periods, sign = closures(residual, (hertz / self.fs).cumsum(dim=1), pitch.voiced, self.hop_length, self.fs)

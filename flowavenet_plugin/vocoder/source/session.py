@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from flowavenet_plugin.flow.arithmetic import own_arithmetic, usable
+from flowavenet_plugin.vocoder.inversion.pieces import working_dtype
 from flowavenet_plugin.vocoder.inversion.pitch import Pitch
 from flowavenet_plugin.vocoder.inversion.start import PITCH_CONTEXT, PITCH_SEED
 from flowavenet_plugin.vocoder.noise import NoiseSource
@@ -27,9 +29,17 @@ class SourceSession:
         self._waiting: tuple[Tensor, Tensor] | None = None  # features and noise for the pitch, of the same frames
         self._before = 0  # frames of context before those whose source is to come
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self._source.pitch.low.device
+
+    @own_arithmetic
+    @torch.no_grad()
     def push(self, feats: Tensor, final: bool) -> tuple[Tensor, Latent]:
         """Take features (frames, n_mels); return those whose source is there now, (frames, n_mels), and it."""
-        new = feats, self._calm.draw(len(feats) * self._source.pitch.hop_length).to(feats)
+        feats = usable(feats).detach()
+        new = feats, self._calm.draw(len(feats) * self._source.pitch.hop_length).to(feats.device, working_dtype(feats))
         if self._waiting is not None:
             new = tuple(torch.cat(pair) for pair in zip(self._waiting, new, strict=True))
         feats, calm = self._waiting = new
@@ -37,7 +47,8 @@ class SourceSession:
         ready = max(0, len(feats) - before - (0 if final else PITCH_CONTEXT))
         if ready == 0:
             return feats[:0], Latent(*(calm.new_empty(1, 0) for _ in range(2)))
-        found = Pitch(*(part[:, before:] for part in self._source.pitch(feats[None], [len(feats)], calm[None])))
+        pitch = self._source.pitch(feats[None].to(calm), [len(feats)], calm[None])
+        found = Pitch(*(part[:, before:] for part in pitch))
         phase = torch.full((1, 1), self._phase, dtype=torch.float64, device=feats.device)
         latent, periods = self._source.of_pitch(found, phase)
         self._phase = float(periods[0, ready * hop - 1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,16 +12,23 @@ from torch import Tensor
 MOST = 2
 
 
-def blurred(feats: Tensor, share: float) -> Tensor:
+def blurred(feats: Tensor, share: float, frames: Sequence[int]) -> Tensor:
     """Smooth some items by 1 2 1 (binomial), up to :data:`MOST` times in time and over bands; how often is drawn.
 
     Args:
         feats: Un-normalised features, shape (B, frames, n_mels).
         share: Part of the items that is smoothed at all, from 0 to 1.
+        frames: Frames of each item: what lies beyond isn't seen.
     """
+    places = None
+    if min(frames) < feats.shape[1]:
+        last = torch.tensor(frames, device=feats.device)[:, None] - 1
+        places = torch.minimum(torch.arange(feats.shape[1], device=feats.device), last)[..., None].expand_as(feats)
     times = torch.randint(MOST + 1, (2, len(feats)), device=feats.device)
     times = times * (torch.rand(len(feats), device=feats.device) < share)
     for done in range(MOST):
+        if places is not None:  # padding goes on as the item ends
+            feats = feats.gather(1, places)
         feats = torch.where((times[0] > done)[:, None, None], smooth(feats.mT).mT, feats)
         feats = torch.where((times[1] > done)[:, None, None], smooth(feats), feats)
     return feats

@@ -30,29 +30,36 @@ class SpectralDistance(nn.Module):
             scale = settings.fs / RATE
             size, hop = max(4, round(size * scale)), max(1, round(hop * scale))
             self._resolutions.append((1 << (max(size, round(n_fft * scale)) - 1).bit_length(), hop))
-            self.register_buffer(f"_window{number}", torch.hann_window(size), persistent=False)
+            self.register_buffer(f"_window{number}", _hann(size), persistent=False)
         self._mel = settings.n_fft, settings.hop_length
-        self.register_buffer("_window", torch.hann_window(settings.win_length), persistent=False)
+        self.register_buffer("_window", _hann(settings.win_length), persistent=False)
         self.register_buffer("_filters", mel_filters(settings).float().T.contiguous(), persistent=False)
 
-    def forward(self, made: Tensor, wanted: Tensor) -> dict[str, Tensor]:
-        """Compare.
+    def forward(self, made: Tensor, wanted: Tensor, lengths: Tensor | None = None) -> dict[str, Tensor]:
+        """Compare; items count by their lengths.
 
         Args:
             made: Sampled speech, shape (B, samples).
             wanted: Recordings, same shape.
+            lengths: Samples of each item, shape (B,); what lies beyond isn't compared. None: all.
 
         Returns:
             ``sampled_stft``: spectral convergence and mean difference of log-magnitudes (nats), mean of the
             resolutions; ``sampled_mel``: mean difference of the log-mel (nats); 0-dim each.
         """
+        share = None if lengths is None else lengths / lengths.sum()
         stft = made.new_zeros(())
         for number, (n_fft, hop) in enumerate(self._resolutions):
             ours, theirs = (self._magnitude(x, n_fft, hop, getattr(self, f"_window{number}")) for x in (made, wanted))
-            stft = stft + (ours - theirs).norm() / theirs.norm() + (ours.log() - theirs.log()).abs().mean()
-        mels = (exact_product(self._magnitude(x, *self._mel, self._window), self._filters) for x in (made, wanted))
+            inside = _inside(ours, hop, lengths)
+            apart, size = ((x * inside).square().sum(dim=(1, 2)).sqrt() for x in (ours - theirs, theirs))
+            items = apart / size.clamp(min=FLOOR) + _mean((ours.log() - theirs.log()).abs(), inside)
+            stft = stft + _over_items(items, share)
+        n_fft, hop = self._mel
+        mels = (exact_product(self._magnitude(x, n_fft, hop, self._window), self._filters) for x in (made, wanted))
         ours, theirs = (mel.clamp(min=FLOOR).log() for mel in mels)
-        return dict(sampled_stft=stft / len(self._resolutions), sampled_mel=(ours - theirs).abs().mean())
+        mel = _over_items(_mean((ours - theirs).abs(), _inside(ours, hop, lengths)), share)
+        return dict(sampled_stft=stft / len(self._resolutions), sampled_mel=mel)
 
     def _magnitude(self, wav: Tensor, n_fft: int, hop: int, window: Tensor) -> Tensor:
         """Return magnitudes, at least :data:`FLOOR`, shape (B, frames, bins)."""
@@ -60,3 +67,24 @@ class SpectralDistance(nn.Module):
         spectrum = torch.stft(wav, n_fft, hop, len(window), window, pad_mode=padding, return_complex=True)
         power = torch.view_as_real(spectrum).square().sum(dim=-1)
         return power.clamp(min=FLOOR**2).sqrt().mT
+
+
+def _hann(size: int) -> Tensor:
+    return torch.hann_window(size, dtype=torch.float64).float()  # whatever the default type is
+
+
+def _inside(values: Tensor, hop: int, lengths: Tensor | None) -> Tensor:
+    """Return 1 for frames (B, frames, 1) whose middle is within an item, else 0."""
+    if lengths is None:
+        return values.new_ones(len(values), values.shape[1], 1)
+    middles = torch.arange(values.shape[1], device=values.device) * hop
+    return (middles < lengths[:, None]).to(values)[..., None]
+
+
+def _mean(values: Tensor, inside: Tensor) -> Tensor:
+    """Return the mean over frames and bins of each item, (B,)."""
+    return (values * inside).sum(dim=(1, 2)) / (inside.sum(dim=(1, 2)) * values.shape[2])
+
+
+def _over_items(values: Tensor, share: Tensor | None) -> Tensor:
+    return values.mean() if share is None else (values * share).sum()

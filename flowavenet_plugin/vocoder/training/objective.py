@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -82,60 +82,93 @@ class Batch(NamedTuple):
     count: Tensor
 
 
-def batch_loss(network: Network, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-    """Compute the loss of a batch and what it is made of, 0-dim each."""
-    settings = network.settings
-    tables = network.tables()
-    feats = blurred(batch.feats, settings.blur) if network.training and settings.blur else batch.feats
-    wav, cond = batch.wav, network.normalize(feats)
-    residual, filters, logdet = wav, None, 0.0
+class Likelihood(NamedTuple):
+    """What the likelihood of a batch is made of, and what was computed on the way.
+
+    Attributes:
+        figures: ``log_likelihood``, ``log_p`` and ``logdet`` in nats per sample, 0-dim each.
+        cond: Standardised features, shape (B, frames, n_mels).
+        filters: Of the linear prediction; None: there is none.
+        wav: The recordings, turned over where their pulses point down, shape (B, samples).
+        latent: Pulses and deviations of the recordings; None: the source is noise.
+    """
+
+    figures: dict[str, Tensor]
+    cond: Tensor
+    filters: Filters | None
+    wav: Tensor
+    latent: Latent | None
+
+
+def batch_likelihood(network: Network, batch: Batch) -> Likelihood:
+    """Compute the likelihood of a batch; where the source is pulses, of recordings whose pulses point up."""
+    wav, cond = batch.wav, network.normalize(batch.feats)
+    residual, filters, logdet, latent = wav, None, 0.0, None
     if network.prediction is not None:
-        filters = network.prediction.all_filters(feats, cond, batch.lengths)
+        filters = network.prediction.all_filters(batch.feats, cond, batch.lengths)
         residual, logdet = network.prediction.whiten(wav, filters, batch.lengths)
-    latent = None
-    if tables.source is not None:
+    if (source := network.tables().source) is not None:
         with torch.no_grad():
-            latent, sign = tables.source.of_recording(wav, residual, _frames(batch, network.hop_length))
+            latent, sign = source.of_recording(wav, residual, _frames(batch, network.hop_length))
         wav, residual = sign * wav, sign * residual
     noise, flow_logdet = network.flow(residual[:, None], cond.mT, batch.lengths)
     # Pulses and noise have unit power together: for the likelihood, which knows no phase, noise is standard normal.
     log_p = -0.5 * noise.square().sum() / batch.count - 0.5 * math.log(2 * math.pi)
     logdet = (flow_logdet + logdet).sum() / batch.count
-    likelihood = log_p + logdet
-    loss = -settings.likelihood_weight * likelihood
-    stats = dict(log_likelihood=likelihood, log_p=log_p, logdet=logdet)
+    return Likelihood(dict(log_likelihood=log_p + logdet, log_p=log_p, logdet=logdet), cond, filters, wav, latent)
+
+
+def batch_loss(network: Network, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    """Compute the loss of a batch and what it is made of, 0-dim each.
+
+    What discriminators say is no part of it in validation: the better they become, the worse it would be.
+
+    Raises:
+        ValueError: If discriminators are asked for in training, and none were made.
+    """
+    settings = network.settings
+    if network.training and settings.adversarial_weight and network.adversary is None:
+        raise ValueError("adversarial_weight is above 0, but there are no discriminators: for_training() makes them")
+    if network.training and settings.blur:
+        batch = batch._replace(feats=blurred(batch.feats, settings.blur, _frames(batch, network.hop_length)))
+    found = batch_likelihood(network, batch)
+    stats = dict(found.figures)
+    loss = -settings.likelihood_weight * stats["log_likelihood"]
     if settings.sampled_weight or network.adversary is not None:
-        made = _sampled(network, latent, cond, filters, batch.lengths)
-        made, wanted = (_inner(x) for x in (made, wav))
+        made = _sampled(network, found, batch.lengths)
+        (made, wanted), lengths = _inner((made, found.wav), batch.lengths)
         if settings.sampled_weight:
-            terms = tables.distance(made, wanted)
+            terms = network.tables().distance(made, wanted, lengths)
             loss = loss + settings.sampled_weight * sum(terms.values())
             stats |= terms
         if network.adversary is not None:
             deceived, told, figures = network.adversary.losses(made, wanted)
-            loss = loss + settings.adversarial_weight * deceived + told
             stats |= figures
+            if network.training:
+                loss = loss + settings.adversarial_weight * deceived + told
     return loss, dict(loss=loss, **stats)
 
 
-def _sampled(
-    network: Network, latent: Latent | None, cond: Tensor, filters: Filters | None, lengths: Tensor | None
-) -> Tensor:
+def _sampled(network: Network, found: Likelihood, lengths: Tensor | None) -> Tensor:
     """Return sampled speech (B, samples), with gradients of the flow but not of the filters."""
-    shape, like = (cond.shape[0], cond.shape[1] * network.hop_length), cond
-    generator = None
-    if not network.training:
+    like, count, samples = found.cond, found.cond.shape[0], found.cond.shape[1] * network.hop_length
+    if network.training:
+        noise = torch.randn(count, samples, device=like.device, dtype=like.dtype)
+    else:  # each item's, whatever batch it is in
         generator = torch.Generator(like.device).manual_seed(VALIDATION_SEED)
-    noise = torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)
-    noise = at(latent, noise, network.temperature)
-    wav = network.flow.inverse(noise[:, None], cond.mT, lengths)[:, 0]
-    if filters is None:
+        noise = torch.randn(samples, generator=generator, device=like.device, dtype=like.dtype).expand(count, -1)
+    noise = at(found.latent, noise, network.temperature)
+    wav = network.flow.inverse(noise[:, None], found.cond.mT, lengths)[:, 0]
+    if found.filters is None:
         return wav
-    return network.prediction.color(wav, Filters(*(part.detach() for part in filters)), lengths)
+    return network.prediction.color(wav, Filters(*(part.detach() for part in found.filters)), lengths)
 
 
-def _inner(wav: Tensor) -> Tensor:
-    return wav[:, START:-END] if wav.shape[1] >= 2 * (START + END) else wav
+def _inner(wavs: Sequence[Tensor], lengths: Tensor | None) -> tuple[list[Tensor], Tensor | None]:
+    """Cut off the edges of waveforms (B, samples), whose surroundings are missing; and the lengths of what is left."""
+    if wavs[0].shape[1] < 2 * (START + END):
+        return list(wavs), lengths
+    return [wav[:, START:-END] for wav in wavs], None if lengths is None else (lengths - START - END).clamp(min=1)
 
 
 def _frames(batch: Batch, hop_length: int) -> list[int]:
