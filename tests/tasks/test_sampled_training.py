@@ -22,15 +22,6 @@ CONF = dict(prediction_order=4, mel_range="[0.0,4000.0]", source="pulses", sampl
 ADVERSARIAL = CONF | dict(adversarial_weight=0.2, blur=0.5)
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with training and validation sets."""
-    root = tmp_path_factory.mktemp("corpus")
-    tiny_corpus.make_corpus(root / "train")
-    tiny_corpus.make_corpus(root / "valid", n_utts=2)
-    return root
-
-
 @pytest.fixture
 def train(corpus: Path, tmp_path: Path) -> Callable[..., Path]:
     """Return a function that trains in a folder, and returns it."""
@@ -56,10 +47,9 @@ def test_it_learns_goes_on_and_speaks(train: Callable[..., Path], tmp_path: Path
     first = tensors(folder / "latest.pth")
     judges = [name for name in first if ".adversary." in name]
     assert judges and all(torch.isfinite(value).all() for value in first.values())
-    again = train("exp", ADVERSARIAL, max_epoch=2, ema_decay=0.5)
-    log = (again / "train.log").read_text() if (again / "train.log").exists() else ""
+    train("exp", ADVERSARIAL, max_epoch=2, ema_decay=0.5)
     second = tensors(folder / "latest.pth")
-    assert any(not torch.equal(first[name], second[name]) for name in judges), log
+    assert any(not torch.equal(first[name], second[name]) for name in judges)
     assert any(not torch.equal(first[name], second[name]) for name in first if ".flow." in name)
     through = train("through", ADVERSARIAL, max_epoch=2, ema_decay=0.5)
     for name, value in tensors(through / "latest.pth").items():

@@ -28,15 +28,6 @@ class Killed(BaseException):
     """Stands for the end of the process: nothing that runs afterwards writes a file."""
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with training and validation sets."""
-    root = tmp_path_factory.mktemp("corpus")
-    tiny_corpus.make_corpus(root / "train")
-    tiny_corpus.make_corpus(root / "valid", n_utts=2)
-    return root
-
-
 def command(corpus: Path, output_dir: Path) -> list[str]:
     """Return the command line of the run that is to be killed."""
     return tiny_corpus.train_options(corpus / "train", corpus / "valid", output_dir, **RUN)

@@ -40,15 +40,6 @@ RUN = dict(
 CALLS = 6 + 4
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with training and validation sets."""
-    root = tmp_path_factory.mktemp("corpus")
-    tiny_corpus.make_corpus(root / "train")
-    tiny_corpus.make_corpus(root / "valid", n_utts=2)
-    return root
-
-
 def command(corpus: Path, output_dir: Path, **changes: object) -> list[str]:
     """Return the arguments of the run that is to be stopped."""
     return tiny_corpus.train_options(corpus / "train", corpus / "valid", output_dir, **{**RUN, **changes})

@@ -62,15 +62,6 @@ def fragile(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Fragile]]:
     VOCODERS.pop("fragile")
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with training and validation sets: three batches per epoch."""
-    root = tmp_path_factory.mktemp("corpus")
-    tiny_corpus.make_corpus(root / "train")
-    tiny_corpus.make_corpus(root / "valid", n_utts=2)
-    return root
-
-
 @pytest.fixture
 def train(corpus: Path, tmp_path: Path) -> Callable[..., Path]:
     """Return a function that trains and returns the folder of the experiment."""

@@ -21,15 +21,6 @@ from flowavenet_plugin.vocoder.flowavenet_vocoder import FloWaveNetVocoder
 from flowavenet_plugin.vocoder.registry import VOCODERS
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with training and validation sets."""
-    root = tmp_path_factory.mktemp("corpus")
-    tiny_corpus.make_corpus(root / "train")
-    tiny_corpus.make_corpus(root / "valid", n_utts=2)
-    return root
-
-
 @pytest.fixture
 def options(corpus: Path, tmp_path: Path) -> Callable[..., list[str]]:
     """Return a function that makes command lines for this corpus."""
