@@ -3,7 +3,7 @@
 Inputs are "feats", un-normalised log-mel (frames, n_mels), and "noise", standard normal times the temperature
 (frames * hop_length,), both float32; the output is "wav" (frames * hop_length,). A vocoder whose source is pulses has
 two more: "hertz", the pitch (frames,), above 0 also where there is none, and "voiced" (frames,), from 0 to 1; of any
-pitch tracker, or of ``vocoder.tables().source.pitch``. What was written is compared with torch before it gets its
+pitch tracker, or of ``vocoder.pitch(feats)``. What was written is compared with torch before it gets its
 name.
 """
 
@@ -69,6 +69,8 @@ def exportable(vocoder: nn.Module, kind: str) -> nn.Module:
             self.vocoder = vocoder
 
         def forward(self, feats: Tensor, noise: Tensor, *pitch: Tensor) -> Tensor:
+            if vocoder.reader is not None:
+                feats = vocoder.read(feats[None], [feats.shape[0]]).feats[0]
             cond = vocoder.normalize(feats)
             if pitch:
                 hertz, voiced = (part[None] for part in pitch)

@@ -116,6 +116,9 @@ class VocoderSettings(FlowSettings):
     adversarial_weight: float = _setting(0.0, "weight of discriminators that judge sampled speech; 0: there are none")
     discriminator_channels: int = _setting(32, "channels of their first layers; the last have 16 times as many")
     blur: float = _setting(0.0, "share of training segments whose features are smoothed, as a TTS model's are")
+    reader_channels: int = _setting(0, "channels of a network that sharpens features and tells their pitch; 0: none")
+    reader_layers: int = _setting(6, "its layers")
+    reader_weight: float = _setting(1.0, "weight of its loss; 0: it stays as it is")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -123,14 +126,29 @@ class VocoderSettings(FlowSettings):
             raise ValueError(f"source must be one of {', '.join(SOURCES)}, not {self.source!r}")
         if self.source != "noise" and self.prediction_order == 0:
             raise ValueError(f"source={self.source} needs a linear prediction: prediction_order is 0")
-        for name in ("likelihood_weight", "sampled_weight", "adversarial_weight", "blur"):
+        for name in ("likelihood_weight", "sampled_weight", "adversarial_weight", "blur", "reader_weight"):
             value = getattr(self, name)
             if not (0 <= value < math.inf) or (name == "blur" and value > 1):
                 raise ValueError(f"{name} must be a number from 0{' to 1' if name == 'blur' else ''}, not {value}")
         if self.discriminator_channels < 2 or self.discriminator_channels % 2:
             raise ValueError(f"discriminator_channels must be an even number from 2, not {self.discriminator_channels}")
-        if not (self.likelihood_weight or self.sampled_weight or self.adversarial_weight):
+        if self.reader_channels < 0 or self.reader_layers < 1:
+            raise ValueError(
+                f"reader_channels must be at least 0 and reader_layers at least 1, not {self.reader_channels} and "
+                f"{self.reader_layers}"
+            )
+        if not (self.trains_flow or self.trains_reader):
             raise ValueError("likelihood_weight, sampled_weight and adversarial_weight are all 0: nothing is learnt")
+
+    @property
+    def trains_flow(self) -> bool:
+        """Whether the flow learns anything."""
+        return bool(self.likelihood_weight or self.sampled_weight or self.adversarial_weight)
+
+    @property
+    def trains_reader(self) -> bool:
+        """Whether there is a network that reads features, and it learns anything."""
+        return bool(self.reader_channels and self.reader_weight)
 
     @property
     def flow(self) -> dict[str, Any]:

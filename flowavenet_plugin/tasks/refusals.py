@@ -28,6 +28,8 @@ def check_options(args: argparse.Namespace) -> None:
             f"--vocoder {args.vocoder} has no weights: there is nothing to train. "
             "python -m flowavenet_plugin.bin.make_mel_inversion writes one that speaks"
         )
+    if args.fit_prediction < 0:
+        raise ValueError(f"--fit_prediction must be a number of utterances from 0, not {args.fit_prediction}")
     if args.multiple_iterator:
         raise ValueError("--multiple_iterator true can't work here: lists are read whole, so don't split them")
     for name in ("iterator_type", "valid_iterator_type"):

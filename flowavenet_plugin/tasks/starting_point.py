@@ -21,13 +21,16 @@ from flowavenet_plugin.tasks.trained_on import check_same_sets
 from flowavenet_plugin.vocoder.loading import check_keys, read_tensors
 
 
-def check_starting_point(args: argparse.Namespace, model: nn.Module) -> None:
+def check_starting_point(args: argparse.Namespace, model: nn.Module) -> bool:
     """Check the checkpoint to resume from, or else the weights of ``--init_param``.
 
     Args:
         args: Of the training: ``resume``, ``output_dir``, ``init_param``, ``ignore_init_mismatch``, and all that a
             configuration holds. Gets ``started_from``.
         model: The model that they describe.
+
+    Returns:
+        Whether a run goes on.
 
     Raises:
         FileNotFoundError: If weights are missing.
@@ -40,10 +43,11 @@ def check_starting_point(args: argparse.Namespace, model: nn.Module) -> None:
     check_decay(args.ema_decay)
     if args.resume and ((folder / CHECKPOINT).exists() or (folder / STOPPED).exists()):
         _check_going_on(args, model, folder)
-        return
+        return True
     for value in args.init_param:
         starting_weights(value, model, args.ignore_init_mismatch)
     args.started_from = describe_start(args)
+    return False
 
 
 def _check_going_on(args: argparse.Namespace, model: nn.Module, folder: Path) -> None:

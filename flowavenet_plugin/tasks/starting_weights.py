@@ -90,6 +90,10 @@ def starting_weights(text: str, model: nn.Module, ignore_mismatch: bool = False)
     # Parts that only training has may come with the weights, or begin anew.
     own = tuple(PREFIX + name for name in model.vocoder.training_only)
     found = {name: value for name, value in found.items() if name in expected or not name.startswith(own)}
+    for part in (PREFIX + name for name in model.vocoder.may_be_new):
+        if not any(name.startswith(part) for name in found) and any(name.startswith(part) for name in expected):
+            logging.info(f"--init_param {text} has no {part.rstrip('.')}: it begins anew")
+            own += (part,)
     expected = {name: value for name, value in expected.items() if name in found or not name.startswith(own)}
     if ignore_mismatch:
         found = _fitting(found, expected, text)

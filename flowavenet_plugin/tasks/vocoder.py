@@ -32,6 +32,7 @@ from flowavenet_plugin.tasks.espnet_model import ESPnetVocoderModel
 from flowavenet_plugin.tasks.folder_lock import HELD
 from flowavenet_plugin.tasks.lists import check_lists
 from flowavenet_plugin.tasks.options import convert_numbers, with_numbers
+from flowavenet_plugin.tasks.prediction_start import start_prediction
 from flowavenet_plugin.tasks.refusals import check_for_several, check_options, check_vocoder_conf
 from flowavenet_plugin.tasks.samples import MAX_SECONDS
 from flowavenet_plugin.tasks.segments import CheckPair, SegmentCollate
@@ -88,6 +89,13 @@ class VocoderTask(AbsTask):
             type=str2bool,
             default=False,
             help="Add noise to the audio in training, uniform within a quantisation step of 16-bit audio",
+        )
+        group.add_argument(
+            "--fit_prediction",
+            type=int,
+            default=300,
+            help="Utterances of the training set that a linear prediction is fitted to, in closed form, before a new "
+            "training without --init_param; 0: it begins as what the mel tells",
         )
         for class_choices in cls.class_choices_list:
             class_choices.add_arguments(group)
@@ -176,9 +184,18 @@ class VocoderTask(AbsTask):
         """
         check_same_among_processes(args)
         if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
-            check_starting_point(args, model)
+            goes_on = check_starting_point(args, model)
             HELD.take(Path(args.output_dir))
+            if not goes_on:  # other processes get the weights of this one
+                cls._start_prediction(args, model.vocoder)
         return super().build_optimizers(args, model)
+
+    @classmethod
+    def _start_prediction(cls, args: argparse.Namespace, vocoder: AbsVocoder) -> None:
+        there = getattr(vocoder, "prediction", None) is not None
+        if there and args.fit_prediction > 0 and not (args.init_param or args.dry_run):
+            options = cls.build_iter_options(args, DistributedOption(distributed=False), "train")
+            start_prediction(args, vocoder, cls.build_dataset(args, options), _feats_conf(args)["n_fft"])
 
     @classmethod
     def main(cls, args: argparse.Namespace | None = None, cmd: Sequence[str] | None = None) -> None:

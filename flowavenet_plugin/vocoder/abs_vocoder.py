@@ -24,6 +24,7 @@ class AbsVocoder(nn.Module, ABC):
             for weights that are replaced at once.
         changeable: Options of the constructor that may change while a run of training goes on.
         training_only: How the names of parameters begin that only training has: loading leaves them out.
+        may_be_new: How the names of parts begin that a training may add to weights without them, since it trains them.
         trainable: Whether there is anything to train.
         exact_stream: Whether a stream's pieces, joined, are the sound of the whole.
         checks: Whether features and sound are looked at: features that look normalised or can't be of any sound, and
@@ -36,6 +37,7 @@ class AbsVocoder(nn.Module, ABC):
     state_is_whole = False
     changeable: Sequence[str] = ()
     training_only: Sequence[str] = ()
+    may_be_new: Sequence[str] = ()
     trainable = True
     exact_stream = True
     checks = True
@@ -95,6 +97,18 @@ class AbsVocoder(nn.Module, ABC):
         Args:
             feats: Un-normalised features, shape (frames, n_mels).
         """
+        return None
+
+    def aim(self, feats: Tensor) -> Tensor:
+        """Return the features that the sound of features is to have; these themselves, unless a class reads others.
+
+        Args:
+            feats: Un-normalised features, shape (frames, n_mels).
+        """
+        return feats
+
+    def aims(self) -> Any:
+        """Return what does the same while features arrive, with ``push`` of :class:`ReadingSession`; None: nothing."""
         return None
 
     def for_inference(self, dtype: torch.dtype | None = None) -> None:

@@ -15,10 +15,12 @@ from flowavenet_plugin.flow.flowavenet import FloWaveNet
 from flowavenet_plugin.flow.prediction import LinearPrediction
 from flowavenet_plugin.flow.settings import VocoderSettings
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
-from flowavenet_plugin.vocoder.checks import as_waveform, check_temperature, sample_counts
+from flowavenet_plugin.vocoder.checks import as_feats, as_waveform, check_temperature, sample_counts
 from flowavenet_plugin.vocoder.folded import FoldedWeights
 from flowavenet_plugin.vocoder.inversion.pieces import Tables
 from flowavenet_plugin.vocoder.level import taken
+from flowavenet_plugin.vocoder.reading import MelReader, Reading
+from flowavenet_plugin.vocoder.reading.session import ReadingSession
 from flowavenet_plugin.vocoder.training.adversarial import Adversary
 from flowavenet_plugin.vocoder.training.objective import Batch, LossTables, batch_likelihood, batch_loss
 
@@ -47,8 +49,12 @@ class FlowModel(AbsVocoder):
             self.prediction = LinearPrediction(*sizes, (given.mel_range[0], given.mel_range[1]))
         self.temperature = check_temperature(given.temperature)
         self.flow = FloWaveNet(**given.flow)
+        self.reader = None
+        if given.reader_channels:
+            self.reader = MelReader(n_mels, given.reader_channels, given.reader_layers)
         #: Discriminators, in training only.
         self.adversary: Adversary | None = None
+        self.may_be_new = ("reader.",) if given.trains_reader else ()
         self._tables = Tables(self._make_tables)
 
     @property
@@ -76,8 +82,32 @@ class FlowModel(AbsVocoder):
 
     def for_training(self, discriminators: Callable[[int], nn.Module]) -> None:
         """See :meth:`AbsVocoder.for_training`."""
+        for name, parameter in self.named_parameters():  # what isn't trained needs no gradient, nor several processes
+            learns = self.settings.trains_reader if name.startswith("reader.") else self.settings.trains_flow
+            parameter.requires_grad_(learns)
         if self.settings.adversarial_weight and self.adversary is None:
             self.adversary = Adversary(discriminators(self.settings.discriminator_channels)).to(self.feats_mean)
+
+    def read(self, feats: Tensor, frames: list[int]) -> Reading:
+        """Read features, with gradients.
+
+        Args:
+            feats: Un-normalised features, shape (B, frames, n_mels).
+            frames: Frames of each item.
+        """
+        change, said = self.reader(self.normalize(feats), frames)
+        return Reading(feats + change * self.feats_std, said.log_softmax(dim=2))
+
+    @own_arithmetic
+    @torch.no_grad()
+    def aim(self, feats: Tensor) -> Tensor:
+        """See :meth:`AbsVocoder.aim`."""
+        feats = as_feats(feats, self.n_mels, self.feats_mean)
+        return feats if self.reader is None else self.read(feats[None], [len(feats)]).feats[0]
+
+    def aims(self) -> ReadingSession | None:
+        """See :meth:`AbsVocoder.aims`."""
+        return None if self.reader is None else ReadingSession(self.read, self.reader.reach, self.feats_mean)
 
     def _make_tables(self) -> LossTables:
         return LossTables(self.settings, self.feats_extract, self.feats_extract_conf)

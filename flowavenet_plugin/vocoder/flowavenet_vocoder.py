@@ -17,10 +17,12 @@ from flowavenet_plugin.flow.synthesis import PreparedFlow
 from flowavenet_plugin.vocoder.checks import as_noise, check_temperature
 from flowavenet_plugin.vocoder.flow_model import FlowModel
 from flowavenet_plugin.vocoder.inversion.pieces import in_chunks, working_dtype
+from flowavenet_plugin.vocoder.inversion.pitch import Pitch
 from flowavenet_plugin.vocoder.inversion.start import PITCH_CONTEXT
 from flowavenet_plugin.vocoder.level import heard, taken, taken_batch, taken_pieces
 from flowavenet_plugin.vocoder.noise import NoiseSource, first_phase
 from flowavenet_plugin.vocoder.pickling import copied, reduced
+from flowavenet_plugin.vocoder.reading import Reading
 from flowavenet_plugin.vocoder.source import at
 from flowavenet_plugin.vocoder.source.session import SourceSession
 from flowavenet_plugin.vocoder.streaming import Synthesis
@@ -155,22 +157,56 @@ class FloWaveNetVocoder(FlowModel):
         if chunk_frames < 1:
             raise ValueError(f"chunk_frames must be at least 1, not {chunk_frames}")
         noise, source = NoiseSource(seed), self.tables().source
-        arriving = taken_pieces(self, feats)
-        pieces = ((piece, None) for piece in arriving)
+        pieces = ((piece, False, None) for piece in taken_pieces(self, feats))
+        if source is not None or self.reader is not None:
+            pieces = ((*chunk, None) for chunk in in_chunks(taken_pieces(self, feats), chunk_frames))
+        if self.reader is not None:
+            pieces = self._read(pieces)
+        latents = ((piece, None) for piece, _, _ in pieces)
         if source is not None:
-            session = SourceSession(source, first_phase(noise))
-            pieces = (session.push(chunk, final) for chunk, final in in_chunks(arriving, chunk_frames))
+            session = SourceSession(source, first_phase(noise), self.reader)
+            latents = (session.push(*piece) for piece in pieces)
         synthesis = Synthesis(self.prepare(dtype), self.prediction, noise, scale, chunk_frames)
-        for piece, latent in pieces:
+        for piece, latent in latents:
             yield from (heard(self, wav) for wav in synthesis.push(piece, self.normalize(piece), latent))
         yield from (heard(self, wav) for wav in synthesis.finish())
+
+    def _read(self, pieces: Iterable[tuple[Tensor, bool, None]]) -> Iterator[tuple[Tensor, bool, Tensor]]:
+        """Read chunks, and say of each whether it is the last; with what is said of the pitch."""
+        session = self.aims()
+        for chunk, final, _ in pieces:
+            reading = session.push(chunk, final)
+            if len(reading.feats):
+                yield reading.feats, final, reading.pitch
+
+    @own_arithmetic
+    @torch.no_grad()
+    def pitch(self, feats: Tensor | np.ndarray) -> Pitch:
+        """Return the pitch that the pulses of features (frames, n_mels) have, shapes (frames,).
+
+        Raises:
+            ValueError: If the source is noise, or features are refused.
+        """
+        if self.tables().source is None:
+            raise ValueError("this vocoder's source is noise: it reads no pitch")
+        feats = taken(self, feats)[None]
+        reading = Reading(feats, None) if self.reader is None else self.read(feats, [feats.shape[1]])
+        return Pitch(*(part[0] for part in self._pitch(reading, [feats.shape[1]])))
+
+    def _pitch(self, reading: Reading, frames: list[int]) -> Pitch:
+        if self.reader is None:
+            return self.tables().source.read(reading.feats.to(working_dtype(reading.feats)), frames)
+        return self.reader.path(reading.pitch, frames)
 
     @property
     def look_ahead(self) -> int:
         """Frames after a frame that its sound may depend on."""
         reach = self.flow.column - 1 if self.settings.causal else self.flow.receptive_field
         reach = math.ceil(reach / self.hop_length) + self.flow.upsampler.reach
-        return reach if self.exact_stream else reach + PITCH_CONTEXT + 1  # in_chunks keeps one back: it may be the last
+        if self.exact_stream and self.reader is None:
+            return reach
+        reach += 0 if self.reader is None else self.reader.reach
+        return reach + (0 if self.exact_stream else PITCH_CONTEXT) + 1  # in_chunks keeps one back: it may be the last
 
     def prepare(self, dtype: torch.dtype | None = None) -> PreparedFlow:
         """Fold the weights for inference, unless that is done already; all that makes sound comes here by itself.
@@ -240,9 +276,11 @@ class FloWaveNetVocoder(FlowModel):
         drawn = torch.nn.utils.rnn.pad_sequence(noise, batch_first=True)
         lengths = None if min(sizes) == max(sizes) else torch.tensor(sizes, device=padded.device)
         source, latent = self.tables().source, None
+        reading = Reading(padded, None) if self.reader is None else self.read(padded, frames)
+        padded = reading.feats
         if source is not None:
             phase = torch.tensor(phases, dtype=torch.float64, device=padded.device)[:, None]
-            latent = source.of_feats(padded.to(working_dtype(padded)), frames, phase)
+            latent, _ = source.of_pitch(self._pitch(reading, frames), phase)
         drawn, cond = at(latent, drawn, temperature).to(padded), self.normalize(padded)
         wav = self._inverse(dtype)(drawn[:, None], cond.mT, lengths)[:, 0]
         if self.prediction is not None:

@@ -125,6 +125,14 @@ class RefinedVocoder(AbsVocoder):
         """See :meth:`AbsVocoder.loudness`."""
         return self.vocoder.loudness(feats)
 
+    def aim(self, feats: Tensor) -> Tensor:
+        """The vocoder's own."""
+        return self.vocoder.aim(feats)
+
+    def aims(self) -> Any:
+        """The vocoder's own."""
+        return self.vocoder.aims()
+
     def for_inference(self, dtype: torch.dtype | None = None) -> None:
         """See :meth:`AbsVocoder.for_inference`."""
         self.vocoder.for_inference(dtype)
@@ -155,6 +163,7 @@ class RefinedVocoder(AbsVocoder):
     @own_arithmetic
     def _refined(self, feats: list[Tensor], wavs: list[Tensor]) -> list[Tensor]:
         frames, analysis = [len(item) for item in feats], self._analysis
+        feats = [self.aim(item) for item in feats]
         parts = (torch.nn.utils.rnn.pad_sequence(part, batch_first=True) for part in (feats, wavs))
         feats, wav = (part.to(analysis.dtype) for part in parts)
         wav = refine(analysis, wav, feats, self.refine, analysis.layout(frames))
@@ -172,12 +181,16 @@ class RefinedVocoder(AbsVocoder):
             Sound, shape (samples,), whenever there is more of it.
         """
         session, arrived, waiting = RefinementSession(self._analysis, self.refine), [], []
+        aims = self.aims()
 
         def watched() -> Iterator[Tensor]:
             for piece in feats:
                 if getattr(piece, "shape", (1,))[:1] != (0,):
-                    arrived.append(as_feats(piece, self.n_mels, self.feats_mean))
-                    yield arrived[-1]
+                    piece = as_feats(piece, self.n_mels, self.feats_mean)
+                    arrived.append(piece if aims is None else aims.push(piece, final=False).feats)
+                    yield piece
+            if aims is not None and arrived:
+                arrived.append(aims.push(arrived[0][:0], final=True).feats)
 
         def refined(final: bool) -> Tensor:
             known, wav = torch.cat(arrived), torch.cat(waiting)

@@ -98,10 +98,11 @@ def test_missing_weights_are_named(tmp_path: Path) -> None:
     assert "gone.pth" in str(stop.value.code)
 
 
-def test_pulses_are_made_of_a_pitch_that_is_given(tmp_path: Path) -> None:
+@pytest.mark.parametrize("channels", [0, 3])
+def test_pulses_are_made_of_a_pitch_that_is_given(tmp_path: Path, channels: int) -> None:
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
-    conf = dict(prediction_order=4, source="pulses", mel_range=[0.0, 4000.0])
+    conf = dict(prediction_order=4, source="pulses", mel_range=[0.0, 4000.0], reader_channels=channels)
     model_file, output = save(tmp_path, [4, 4], **conf), tmp_path / "x.onnx"
     export_onnx.main(["--model_file", str(model_file), "--output", str(output)])
     vocoder = load_vocoder(model_file)
@@ -111,6 +112,7 @@ def test_pulses_are_made_of_a_pitch_that_is_given(tmp_path: Path) -> None:
         feats, noise, hertz, voiced = inputs.values()
         latent, _ = source.of_pitch(Pitch(hertz[None], voiced[None]), torch.zeros(1, 1, dtype=torch.float64))
         with torch.no_grad():
+            feats = vocoder.aim(feats)
             cond = vocoder.normalize(feats)[None]
             residual = vocoder.flow.inverse(at(latent, noise[None], 1.0)[:, None], cond.mT)[:, 0]
             expected = vocoder.prediction.inverse(residual, feats[None], cond)[0]

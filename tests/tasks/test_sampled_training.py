@@ -57,7 +57,7 @@ def test_it_learns_goes_on_and_speaks(train: Callable[..., Path], tmp_path: Path
     for weights in ("valid.loss.best.pth", "ema.pth"):
         vocoder = load_vocoder(folder / weights)
         assert vocoder.adversary is None and not vocoder.exact_stream
-        feats = vocoder.feats_mean + torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
+        feats = vocoder.feats_mean + vocoder.feats_std * torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
         assert torch.isfinite(vocoder.inference(feats, seed=1)).all()
     for refine in ("0", "2"):
         command = [
@@ -92,6 +92,44 @@ def test_it_starts_from_weights_of_likelihood_alone_and_the_other_way_round(trai
     assert all(torch.equal(value, judged[name]) for name, value in after.items())  # the judges come along
     back = train("back", CONF, "--init_param", start, max_epoch=1, optim_conf="lr=0.0")
     assert set(tensors(back / "latest.pth")) == set(before)
+
+
+def test_a_reader_is_added_to_weights_without_one_and_trained_alone(
+    train: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    conf = dict(prediction_order=4, mel_range="[0.0,4000.0]", source="pulses")
+    reader = conf | dict(reader_channels=4, reader_layers=1, likelihood_weight=0.0)
+    plain = train("plain", conf, max_epoch=1)
+    start = str(plain / "latest.pth")
+    with caplog.at_level("INFO"):
+        folder = train("reader", reader, "--init_param", start, max_epoch=1, ema_decay=0.5)
+    assert "has no vocoder.reader: it begins anew" in caplog.text
+    before, first = tensors(plain / "latest.pth"), tensors(folder / "latest.pth")
+    assert all(torch.equal(value, first[name]) for name, value in before.items())
+    assert any(".reader." in name for name in first)
+    train("reader", reader, "--init_param", start, max_epoch=2, ema_decay=0.5)
+    through = train("through", reader, "--init_param", start, max_epoch=2, ema_decay=0.5)
+    second = tensors(folder / "latest.pth")
+    for name, value in tensors(through / "latest.pth").items():
+        assert torch.equal(value, second[name]), name  # as if it had never stopped
+        assert torch.equal(value, first[name]) == (".reader." not in name), name
+    pack.main(["--model_file", str(folder / "ema.pth"), "--outpath", str(tmp_path / "voice.zip"), "--refine", "2"])
+    vocoder = load_vocoder(tmp_path / "voice.zip")
+    feats = vocoder.feats_mean + vocoder.feats_std * torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
+    assert (vocoder.aim(feats) - feats).abs().max() > 1e-4
+    vocoder.checks = False  # after two epochs sound may be loud
+    assert torch.isfinite(vocoder.inference(feats, seed=1)).all()
+    # The flow goes on behind it, and what is read stays.
+    both = conf | dict(reader_channels=4, reader_layers=1, reader_weight=0.0)
+    after = train("both", both, "--init_param", str(folder / "latest.pth"), max_epoch=1)
+    for name, value in tensors(after / "latest.pth").items():
+        if ".reader." in name:
+            assert torch.equal(value, second[name])
+    assert any(not torch.equal(v, second[n]) for n, v in tensors(after / "latest.pth").items() if ".flow." in n)
+    for wrong, start in ((both, plain / "latest.pth"), (conf, folder / "latest.pth")):
+        with pytest.raises(ValueError) as stop:  # an untrained reader, and one that would be lost
+            train("wrong", wrong, "--init_param", str(start), max_epoch=1)
+        assert "vocoder.reader.first.weight" in str(stop.value)
 
 
 def test_discriminators_judge_each_period_and_the_waveform_itself() -> None:

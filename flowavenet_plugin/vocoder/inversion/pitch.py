@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from flowavenet_plugin.flow.arithmetic import exact_product
 from flowavenet_plugin.vocoder.inversion.analysis import FeatureAnalysis
+from flowavenet_plugin.vocoder.inversion.pitch_path import best_path, filled
 from flowavenet_plugin.vocoder.inversion.refinement import refine
 from flowavenet_plugin.vocoder.inversion.settings import FeatureSettings
 from flowavenet_plugin.vocoder.inversion.source import shaped
@@ -50,6 +51,17 @@ class Pitch(NamedTuple):
     voiced: Tensor
 
 
+def pitches_looked_for() -> Tensor:
+    """Return all pitches that are looked for in Hz, ascending, float64, on the CPU."""
+    count = int(math.log2(HIGHEST / LOWEST) * PER_OCTAVE) + 1
+    return LOWEST * 2 ** (torch.arange(count, dtype=torch.float64, device="cpu") / PER_OCTAVE)
+
+
+def octaves_between(pitches: Tensor) -> Tensor:
+    """Return how many octaves lie between pitches in Hz, (pitches, pitches)."""
+    return (pitches.log2()[:, None] - pitches.log2()).abs()
+
+
 class PitchReader(nn.Module):
     """Reads the pitch of features."""
 
@@ -62,16 +74,16 @@ class PitchReader(nn.Module):
         super().__init__()
         self._divisor = low_divisor(settings)
         self.low = FeatureAnalysis(settings, self._divisor)
-        count = int(math.log2(HIGHEST / LOWEST) * PER_OCTAVE) + 1
-        pitches = LOWEST * 2 ** (torch.arange(count, dtype=torch.float64) / PER_OCTAVE)
+        pitches = pitches_looked_for()
         warped = torch.linspace(*(math.log2(1 + edge / 229) for edge in BAND), POINTS, dtype=torch.float64)
         points = (2**warped - 1) * 229  # even distances to the ear, nearly
-        octaves = (pitches.log2()[:, None] - pitches.log2()).abs()
         fs = self.low.fs
         size = 2 * round(WINDOW * fs / 2)
         self._size = 1 << (4 * size - 1).bit_length()
         places = (points * self._size / fs).clamp(max=self._size // 2 - 1)
-        tables = dict(pitches=pitches, kernel=_kernel(pitches, points, min(BAND[1], fs / 2)), cost=JUMP * octaves)
+        tables = dict(
+            pitches=pitches, kernel=_kernel(pitches, points, min(BAND[1], fs / 2)), cost=JUMP * octaves_between(pitches)
+        )
         tables["favour"] = FAVOUR * (FAVOURED / pitches).log2().clamp(min=0)
         tables |= dict(window=torch.hann_window(size, dtype=torch.float64), share=places - places.floor())
         for name, value in tables.items():
@@ -124,19 +136,7 @@ class PitchReader(nn.Module):
         """Find the best path through strengths (frames, pitches): numbers of pitches, -1 for none, (frames,)."""
         strengths, cost = strength.double().cpu().numpy(), self._cost.double().cpu().numpy()
         strengths = strengths - (level < SILENCE * level.max()).double().cpu().numpy()[:, None]
-        voice, none, back = strengths[0], VOICED, []
-        for now in strengths[1:]:
-            ways = voice[:, None] - cost
-            before, last = ways.argmax(axis=0), int(voice.argmax())
-            best, ends = ways.max(axis=0), voice[last] - SWITCH
-            back.append((np.where(none - SWITCH > best, -1, before), last if ends > none else -1))
-            voice, none = np.maximum(best, none - SWITCH) + now, max(ends, none) + VOICED
-        at = int(voice.argmax()) if voice.max() > none else -1
-        path = [at]
-        for voiced_before, none_before in reversed(back):
-            at = none_before if at < 0 else int(voiced_before[at])
-            path.append(at)
-        return np.array(path[::-1])
+        return best_path(strengths, np.full(len(strengths), VOICED), cost, SWITCH)
 
     def _along(self, path: np.ndarray, strength: Tensor) -> tuple[Tensor, Tensor]:
         """Return pitch in Hz and voicing along a path; a parabola through neighbours tells what lies between them."""
@@ -147,9 +147,7 @@ class PitchReader(nn.Module):
         left, middle, right = (strength.gather(1, (places + step)[:, None])[:, 0] for step in (-1, 0, 1))
         bend = (2 * middle - left - right).clamp(min=1e-6)
         hertz = self._pitches[places] * 2 ** ((right - left) / (2 * bend) / PER_OCTAVE).clamp(-0.03, 0.03)
-        frames = np.arange(len(path))
-        filled = np.interp(frames, frames[voiced], hertz.double().cpu().numpy()[voiced])
-        return tuple(torch.from_numpy(np.asarray(value)).to(strength) for value in (filled, voiced))
+        return tuple(torch.from_numpy(value).to(strength) for value in filled(path, hertz.double().cpu().numpy()))
 
 
 def _kernel(pitches: Tensor, points: Tensor, top: float) -> Tensor:

@@ -38,8 +38,12 @@ class PulseSource(nn.Module):
             frames: Frames of each item.
             phase: Phase of the pulses before the first sample, in periods, float64, shape (B, 1).
         """
+        return self.of_pitch(self.read(feats, frames), phase)[0]
+
+    def read(self, feats: Tensor, frames: list[int]) -> Pitch:
+        """Look for the pitch of features."""
         calm = NoiseSource(PITCH_SEED).draw(max(frames) * self.pitch.hop_length).to(feats)
-        return self.of_pitch(self.pitch(feats, frames, calm.expand(len(feats), -1)), phase)[0]
+        return self.pitch(feats, frames, calm.expand(len(feats), -1))
 
     def of_pitch(self, pitch: Pitch, phase: Tensor) -> tuple[Latent, Tensor]:
         """Make the source of a pitch; returns the phase at each sample, too, (B, samples)."""

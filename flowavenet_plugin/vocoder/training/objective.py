@@ -1,4 +1,4 @@
-"""The loss of a batch: likelihood, distances of sampled speech, discriminators, each with its weight."""
+"""The loss of a batch: likelihood, distances of sampled speech, discriminators, what reads features; each weighted."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ from flowavenet_plugin.flow.flowavenet import FloWaveNet
 from flowavenet_plugin.flow.prediction import LinearPrediction
 from flowavenet_plugin.flow.recursion import Filters
 from flowavenet_plugin.flow.settings import VocoderSettings
+from flowavenet_plugin.vocoder.inversion.pieces import working_dtype
+from flowavenet_plugin.vocoder.inversion.pitch import PitchReader
 from flowavenet_plugin.vocoder.inversion.settings import feature_settings
+from flowavenet_plugin.vocoder.reading import MelReader, Reading
 from flowavenet_plugin.vocoder.source import Latent, PulseSource, at
 from flowavenet_plugin.vocoder.training.adversarial import Adversary
 from flowavenet_plugin.vocoder.training.blur import blurred
 from flowavenet_plugin.vocoder.training.distance import SpectralDistance
+from flowavenet_plugin.vocoder.training.reading import reading_loss
 
 #: Samples at the start and at the end of a segment that aren't compared: their surroundings are missing.
 START, END = 2048, 1024
@@ -42,10 +46,13 @@ class LossTables(nn.Module):
         super().__init__()
         self.source: PulseSource | None = None
         self.distance: SpectralDistance | None = None
+        self.pitch: PitchReader | None = None
         if settings.source == "pulses":
             self.source = PulseSource(feature_settings(kind, conf))
         if settings.sampled_weight:
             self.distance = SpectralDistance(feature_settings(kind, conf))
+        if settings.trains_reader:
+            self.pitch = PitchReader(feature_settings(kind, conf)) if self.source is None else self.source.pitch
 
 
 class Network(Protocol):
@@ -56,11 +63,17 @@ class Network(Protocol):
     flow: FloWaveNet
     prediction: LinearPrediction | None
     adversary: Adversary | None
+    reader: MelReader | None
     hop_length: int
     temperature: float
+    feats_extract: str
+    feats_extract_conf: Mapping[str, Any]
 
     def normalize(self, feats: Tensor) -> Tensor:
         """Standardise features."""
+
+    def read(self, feats: Tensor, frames: list[int]) -> Reading:
+        """Read features, where there is a network for it."""
 
     def tables(self) -> LossTables:
         """Return what computes sources and distances."""
@@ -102,6 +115,10 @@ class Likelihood(NamedTuple):
 
 def batch_likelihood(network: Network, batch: Batch) -> Likelihood:
     """Compute the likelihood of a batch; where the source is pulses, of recordings whose pulses point up."""
+    frames = _frames(batch, network.hop_length)
+    if network.reader is not None:
+        with torch.no_grad():
+            batch = batch._replace(feats=network.read(batch.feats, frames).feats)
     wav, cond = batch.wav, network.normalize(batch.feats)
     residual, filters, logdet, latent = wav, None, 0.0, None
     if network.prediction is not None:
@@ -109,7 +126,7 @@ def batch_likelihood(network: Network, batch: Batch) -> Likelihood:
         residual, logdet = network.prediction.whiten(wav, filters, batch.lengths)
     if (source := network.tables().source) is not None:
         with torch.no_grad():
-            latent, sign = source.of_recording(wav, residual, _frames(batch, network.hop_length))
+            latent, sign = source.of_recording(wav, residual, frames)
         wav, residual = sign * wav, sign * residual
     noise, flow_logdet = network.flow(residual[:, None], cond.mT, batch.lengths)
     # Pulses and noise have unit power together: for the likelihood, which knows no phase, noise is standard normal.
@@ -129,6 +146,26 @@ def batch_loss(network: Network, batch: Batch) -> tuple[Tensor, dict[str, Tensor
     settings = network.settings
     if network.training and settings.adversarial_weight and network.adversary is None:
         raise ValueError("adversarial_weight is above 0, but there are no discriminators: for_training() makes them")
+    loss, stats = batch.wav.new_zeros(()), {}
+    if settings.trains_reader:
+        terms, stats = _reader_loss(network, batch)
+        loss = settings.reader_weight * terms
+    if settings.trains_flow:
+        terms, figures = _flow_loss(network, batch)
+        loss, stats = loss + terms, {**figures, **stats}
+    return loss, dict(loss=loss, **stats)
+
+
+def _reader_loss(network: Network, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    frames = _frames(batch, network.hop_length)
+    with torch.no_grad():
+        pitch = network.tables().pitch.of_recording(batch.wav.to(working_dtype(batch.wav)), frames)
+    features = feature_settings(network.feats_extract, network.feats_extract_conf)
+    return reading_loss(network.read, batch.feats, pitch, frames, features, network.training)
+
+
+def _flow_loss(network: Network, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    settings = network.settings
     if network.training and settings.blur:
         batch = batch._replace(feats=blurred(batch.feats, settings.blur, _frames(batch, network.hop_length)))
     found = batch_likelihood(network, batch)
@@ -146,7 +183,7 @@ def batch_loss(network: Network, batch: Batch) -> tuple[Tensor, dict[str, Tensor
             stats |= figures
             if network.training:
                 loss = loss + settings.adversarial_weight * deceived + told
-    return loss, dict(loss=loss, **stats)
+    return loss, stats
 
 
 def _sampled(network: Network, found: Likelihood, lengths: Tensor | None) -> Tensor:
