@@ -20,11 +20,13 @@ from flowavenet_plugin.vocoder.training.prediction_fit import fit_prediction
 SIZES = dict(n_block=1, n_flow=1, n_layer=1, filter_size=4, prediction_order=16)
 
 
-def recordings(fs: int, n_fft: int, hop: int, count: int = 10) -> tuple[dict, list[tuple[torch.Tensor, torch.Tensor]]]:
+def recordings(fs: int, n_fft: int, hop: int) -> tuple[dict, list[tuple[torch.Tensor, torch.Tensor]]]:
     """Return settings of features, whose logarithm isn't that where training starts, and noise through resonances."""
-    conf = full_settings("fbank", dict(fs=fs, n_fft=n_fft, hop_length=hop, n_mels=20, fmin=0, fmax=fs // 2, log_base=2.0))
+    conf = full_settings(
+        "fbank", dict(fs=fs, n_fft=n_fft, hop_length=hop, n_mels=20, fmin=0, fmax=fs // 2, log_base=2.0)
+    )
     rng, items = np.random.default_rng(0), []
-    for _ in range(count):
+    for _ in range(10):
         parts = []
         for angle in np.pi * rng.uniform(0.1, 0.6, size=12):
             resonance = [1, -2 * 0.97 * np.cos(angle), 0.97**2]
