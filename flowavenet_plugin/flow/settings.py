@@ -138,7 +138,10 @@ class VocoderSettings(FlowSettings):
                 f"{self.reader_layers}"
             )
         if not (self.trains_flow or self.trains_reader):
-            raise ValueError("likelihood_weight, sampled_weight and adversarial_weight are all 0: nothing is learnt")
+            raise ValueError(
+                "likelihood_weight, sampled_weight and adversarial_weight are all 0, and no network reads features "
+                "(reader_channels, reader_weight): nothing is learnt"
+            )
 
     @property
     def trains_flow(self) -> bool:

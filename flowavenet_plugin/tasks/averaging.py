@@ -76,7 +76,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def _swap(self) -> None:
-        for parameter in self._trained():
+        for parameter in self._all():  # what isn't trained any more has an average, too
             average = self.optimizer.state.get(parameter, {}).get(AVERAGE)
             if average is not None:
                 kept = parameter.clone()
@@ -84,5 +84,7 @@ class WeightAverage:
                 average.copy_(kept)
 
     def _trained(self) -> Iterator[Tensor | nn.Parameter]:
-        for group in self.optimizer.param_groups:
-            yield from (parameter for parameter in group["params"] if parameter.requires_grad)
+        return (parameter for parameter in self._all() if parameter.requires_grad)
+
+    def _all(self) -> Iterator[Tensor | nn.Parameter]:
+        return (parameter for group in self.optimizer.param_groups for parameter in group["params"])

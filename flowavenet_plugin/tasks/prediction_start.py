@@ -10,20 +10,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flowavenet_plugin.data.scp import read_scp
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
 from flowavenet_plugin.vocoder.training.prediction_fit import fit_prediction
 
 
-def start_prediction(args: argparse.Namespace, vocoder: AbsVocoder, dataset: Any, n_fft: int) -> None:
+def start_prediction(args: argparse.Namespace, vocoder: AbsVocoder, dataset: Any, shape_file: str, n_fft: int) -> None:
     """Fit the linear prediction of a vocoder that begins from nothing.
 
     Args:
         args: Of the training: ``fit_prediction``, the number of utterances.
         vocoder: With a linear prediction.
-        dataset: The training set, ESPnet2's: ids when iterated over, and by id speech (samples,) and feats.
+        dataset: The recordings, ESPnet2's: by id speech (samples,) and feats (frames, n_mels).
+        shape_file: List of the utterances that are the training set: there may be others in the dataset.
         n_fft: Size of the Fourier transform of the features in samples.
     """
-    utts = evenly(list(dataset), args.fit_prediction)
+    utts = evenly(list(read_scp(shape_file)), args.fit_prediction)
     logging.info(f"the linear prediction is fitted to {len(utts)} utterances")
     frames = fit_prediction(vocoder, _recordings(dataset, utts), n_fft)
     logging.info(f"the linear prediction is fitted to {frames} frames")

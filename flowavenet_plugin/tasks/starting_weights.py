@@ -91,8 +91,9 @@ def starting_weights(text: str, model: nn.Module, ignore_mismatch: bool = False)
     own = tuple(PREFIX + name for name in model.vocoder.training_only)
     found = {name: value for name, value in found.items() if name in expected or not name.startswith(own)}
     for part in (PREFIX + name for name in model.vocoder.may_be_new):
-        if not any(name.startswith(part) for name in found) and any(name.startswith(part) for name in expected):
-            logging.info(f"--init_param {text} has no {part.rstrip('.')}: it begins anew")
+        asked = f"{PREFIX}{wanted.target}.".startswith(part)  # by name: then it must be there
+        if not (asked or any(name.startswith(part) for name in found)) and any(n.startswith(part) for n in expected):
+            logging.warning(f"--init_param {text} has no {part.rstrip('.')}: it begins anew")
             own += (part,)
     expected = {name: value for name, value in expected.items() if name in found or not name.startswith(own)}
     if ignore_mismatch:

@@ -26,6 +26,7 @@ from torch.multiprocessing.spawn import ProcessExitedException
 
 from flowavenet_plugin.data.features import FEATS_EXTRACTORS, full_settings
 from flowavenet_plugin.data.stats import read_stats
+from flowavenet_plugin.flow.prediction import LinearPrediction
 from flowavenet_plugin.tasks.batches import DealtBatches, batches_of, check_shares, deal, processes_of
 from flowavenet_plugin.tasks.discriminators import Discriminators
 from flowavenet_plugin.tasks.espnet_model import ESPnetVocoderModel
@@ -192,10 +193,11 @@ class VocoderTask(AbsTask):
 
     @classmethod
     def _start_prediction(cls, args: argparse.Namespace, vocoder: AbsVocoder) -> None:
-        there = getattr(vocoder, "prediction", None) is not None
-        if there and args.fit_prediction > 0 and not (args.init_param or args.dry_run):
+        there = isinstance(getattr(vocoder, "prediction", None), LinearPrediction)
+        if there and args.fit_prediction > 0 and not (args.init_param or args.dry_run or args.collect_stats):
             options = cls.build_iter_options(args, DistributedOption(distributed=False), "train")
-            start_prediction(args, vocoder, cls.build_dataset(args, options), _feats_conf(args)["n_fft"])
+            dataset = cls.build_dataset(args, options)
+            start_prediction(args, vocoder, dataset, options.shape_files[0], _feats_conf(args)["n_fft"])
 
     @classmethod
     def main(cls, args: argparse.Namespace | None = None, cmd: Sequence[str] | None = None) -> None:

@@ -135,9 +135,10 @@ class FloWaveNetVocoder(FlowModel):
     ) -> Iterator[Tensor]:
         """Turn features into sound while they arrive; joined, it is what :meth:`inference` makes of all of them.
 
-        Frame i is heard once ``look_ahead`` frames more have arrived, and those that fill up its chunk. Memory
-        doesn't grow with the length. Where the source is pulses, the pitch is read with some frames of context, so
-        that the whole's may differ here and there, and two chunks are filled up, one of the source.
+        Frame i is heard once ``look_ahead`` frames more have arrived, those that fill up its chunk, and one, since the
+        last is another. Memory doesn't grow with the length. Where the source is pulses, the pitch is read with some
+        frames of context, so that the whole's may differ here and there. There, and where a network reads the
+        features, two chunks are filled up, one before the flow.
 
         Args:
             feats: Un-normalised features in pieces of any size, shape (frames_i, n_mels).

@@ -72,6 +72,30 @@ def test_the_fit_explains_recordings_better_than_the_mel_alone(
         fit_prediction(vocoder, [], n_fft)
 
 
+def test_digital_silence_changes_nothing_that_is_heard() -> None:
+    conf, items = recordings(22050, 1024, 256)
+    made = []
+    for silence in (0, 100 * 256):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            vocoder = FloWaveNetVocoder(22050, 256, 20, mel_range=(0.0, 11025.0), **SIZES).eval()
+        padded = [torch.cat([item[0], torch.zeros(silence)]) for item in items]
+        extractor = build_feats_extract("fbank", conf)
+        pairs = [(wav, torch.from_numpy(extract(extractor, wav.numpy(), 22050, "clip")[1])) for wav in padded]
+        heard = torch.cat([item[1] for item in items])
+        vocoder.set_feats_stats(heard.mean(dim=0), heard.std(dim=0))
+        fit_prediction(vocoder, pairs, 1024)
+        made.append(vocoder)
+    wav, feats = items[0][0], items[0][1][:-1]
+    lost = []
+    for vocoder in made:
+        with torch.no_grad():
+            size = len(feats) * 256
+            residual, logdet = vocoder.prediction(wav[None, :size], feats[None], vocoder.normalize(feats)[None])
+        lost.append(float(logdet / size - 0.5 * residual.square().mean()))
+    assert lost[1] > lost[0] - 0.05, lost
+
+
 def test_utterances_are_taken_from_all_over_the_list() -> None:
     assert evenly([*"abcdefgh"], 3) == ["a", "c", "f"] and evenly([*"ab"], 5) == ["a", "b"]
 
@@ -80,10 +104,12 @@ def test_utterances_are_taken_from_all_over_the_list() -> None:
 def train(corpus: Path, tmp_path: Path) -> Callable[..., dict[str, torch.Tensor]]:
     """Return a function that trains with a linear prediction, and returns the weights."""
 
-    def run(name: str, *more: str, **options: object) -> dict[str, torch.Tensor]:
+    def run(name: str, *more: str, shapes: Path | None = None, **options: object) -> dict[str, torch.Tensor]:
         folder = tmp_path / name
         options = dict(max_epoch=1, optim_conf="lr=0.0") | options
         command = tiny_corpus.train_options(corpus / "train", corpus / "valid", folder, **options)
+        if shapes is not None:
+            command[command.index("--train_shape_file") + 1] = str(shapes)
         conf = ["--vocoder_conf", "prediction_order=4", "--vocoder_conf", "mel_range=[0.0,4000.0]"]
         main([*command, *conf, *more])
         return torch.load(folder / "latest.pth", weights_only=True)
@@ -92,7 +118,7 @@ def train(corpus: Path, tmp_path: Path) -> Callable[..., dict[str, torch.Tensor]
 
 
 def test_a_new_training_starts_so_and_no_other_one(
-    train: Callable[..., dict[str, torch.Tensor]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    train: Callable[..., dict[str, torch.Tensor]], corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     name = "vocoder.prediction.out.weight"
     with caplog.at_level("INFO"):
@@ -107,5 +133,10 @@ def test_a_new_training_starts_so_and_no_other_one(
     with caplog.at_level("INFO"):
         again = train("plain", max_epoch=2)  # goes on
     assert not again[name].any() and "is fitted to" not in caplog.text
+    shapes = tmp_path / "utt2num_samples"  # the training set is what the shape file lists
+    lines = (corpus / "train" / "utt2num_samples").read_text().splitlines()
+    shapes.write_text("".join(f"{line}\n" for line in lines[:2]))
+    some = train("some", shapes=shapes)[name]
+    assert some.any() and not torch.equal(some, fitted[name])
     with pytest.raises(ValueError, match="--fit_prediction must be a number of utterances from 0, not -1"):
         train("wrong", fit_prediction=-1)

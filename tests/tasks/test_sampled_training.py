@@ -130,6 +130,18 @@ def test_a_reader_is_added_to_weights_without_one_and_trained_alone(
         with pytest.raises(ValueError) as stop:  # an untrained reader, and one that would be lost
             train("wrong", wrong, "--init_param", str(start), max_epoch=1)
         assert "vocoder.reader.first.weight" in str(stop.value)
+    for asked in (":reader", ":raeder:reader"):  # by name: it isn't there
+        with pytest.raises(ValueError, match="vocoder.reader.first.weight"):
+            train("wrong", reader, "--init_param", f"{plain / 'latest.pth'}{asked}", max_epoch=1)
+    # What isn't trained any more keeps its average.
+    both = conf | dict(reader_channels=4, reader_layers=1)
+    folder = train("average", both, max_epoch=1, ema_decay=0.9)
+    average, last = tensors(folder / "ema.pth"), tensors(folder / "latest.pth")
+    train("average", both | dict(likelihood_weight=0.0), max_epoch=2, ema_decay=0.9)
+    for name, value in tensors(folder / "ema.pth").items():
+        if ".flow." in name:
+            assert torch.equal(value, average[name]), name
+    assert any(not torch.equal(average[name], last[name]) for name in average if ".flow." in name)
 
 
 def test_discriminators_judge_each_period_and_the_waveform_itself() -> None:

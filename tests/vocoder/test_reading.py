@@ -270,6 +270,23 @@ def test_the_loss_counts_frames_of_items_and_is_least_for_what_is_right() -> Non
     assert says(0.0, 8)[1]["reader_mel"].item() == 0
 
 
+def test_validation_doesnt_depend_on_what_is_beside_an_item(speech: tuple) -> None:
+    feats, settings, vocoder = speech[1], feature_settings("fbank", CONF), voice()
+    frames = [feats.shape[1], 10]
+    pitch = Pitch(torch.full((2, frames[0]), 200.0), torch.ones(2, frames[0]))
+    padded = torch.cat([feats, feats.clone()])
+    padded[1, 10:] = 0.0
+    with torch.no_grad():
+        both = reading_loss(vocoder.read, padded, pitch, frames, settings, training=False)[1]
+        parts = [
+            reading_loss(vocoder.read, feats[:, :n], Pitch(*(p[:1, :n] for p in pitch)), [n], settings, False)[1]
+            for n in frames
+        ]
+    for name, value in both.items():
+        alone = sum(part[name] * n for part, n in zip(parts, frames, strict=True)) / sum(frames)
+        torch.testing.assert_close(value, alone, rtol=1e-5, atol=1e-6)
+
+
 def test_training_reads_other_levels_and_smooth_features_and_validation_always_the_same(speech: tuple) -> None:
     feats = speech[1].repeat(64, 1, 1)
     settings, seen = feature_settings("fbank", CONF), []

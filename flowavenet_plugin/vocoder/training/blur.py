@@ -20,18 +20,22 @@ def blurred(feats: Tensor, share: float, frames: Sequence[int]) -> Tensor:
         share: Part of the items that is smoothed at all, from 0 to 1.
         frames: Frames of each item: what lies beyond isn't seen.
     """
-    places = None
-    if min(frames) < feats.shape[1]:
-        last = torch.tensor(frames, device=feats.device)[:, None] - 1
-        places = torch.minimum(torch.arange(feats.shape[1], device=feats.device), last)[..., None].expand_as(feats)
     times = torch.randint(MOST + 1, (2, len(feats)), device=feats.device)
     times = times * (torch.rand(len(feats), device=feats.device) < share)
     for done in range(MOST):
-        if places is not None:  # padding goes on as the item ends
-            feats = feats.gather(1, places)
+        feats = continued(feats, frames)
         feats = torch.where((times[0] > done)[:, None, None], smooth(feats.mT).mT, feats)
         feats = torch.where((times[1] > done)[:, None, None], smooth(feats), feats)
     return feats
+
+
+def continued(feats: Tensor, frames: Sequence[int]) -> Tensor:
+    """Return features (B, frames, n_mels) whose padding goes on as each item ends; ``frames`` of each item."""
+    if min(frames) == feats.shape[1]:
+        return feats
+    last = torch.tensor(frames, device=feats.device)[:, None] - 1
+    places = torch.minimum(torch.arange(feats.shape[1], device=feats.device), last)
+    return feats.gather(1, places[..., None].expand_as(feats))
 
 
 def smooth(values: Tensor) -> Tensor:

@@ -7,20 +7,21 @@ features, by ridge regression over all frames.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
+from flowavenet_plugin.flow.prediction import FLOOR
 from flowavenet_plugin.flow.prediction_matrices import BINS
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
+from flowavenet_plugin.vocoder.inversion.pieces import working_dtype
 
 #: By which the mean logarithm of a periodogram is below that of the spectrum: Euler's constant, in nats.
 EULER = 0.5772156649
 #: Weight of the penalty on the regression's coefficients, per frame.
 RIDGE = 1e-3
-#: Least power of a bin, in the logarithm: less is no recording's.
-FLOOR = 1e-9
 
 
 class PredictionFit:
@@ -50,13 +51,17 @@ class PredictionFit:
             feats: Un-normalised features, shape (frames, n_mels).
         """
         prediction, count = self._prediction, len(feats)
-        wav, feats = wav.to(self._vocoder.feats_mean), feats.to(self._vocoder.feats_mean)
-        cond = self._vocoder.normalize(feats)
+        like = self._vocoder.feats_mean
+        wav, feats = (part.to(like.device, working_dtype(like)) for part in (wav, feats))
+        cond = self._vocoder.normalize(feats).to(feats)
         before, after = torch.cat([cond[:1], cond[:-1]]), torch.cat([cond[1:], cond[-1:]])
         rows = torch.cat([before, cond, after, torch.ones_like(cond[:, :1])], dim=1).double().cpu()
         places = ((torch.arange(prediction.blocks) + 0.5) / prediction.blocks)[:, None].to(feats)
         following = torch.cat([feats[1:], feats[-1:]])
-        told = torch.lerp(feats[:, None], following[:, None], places) @ prediction._bands
+        # Below the floor, which the prediction adds, there is nothing to explain: digital silence counts as explained.
+        told = (torch.lerp(feats[:, None], following[:, None], places) @ prediction._bands.to(feats)).clamp(
+            min=math.log(FLOOR)
+        )
         rest = (self._log_spectra(wav, count) - told).flatten(1).double().cpu()
         self._gram += rows.T @ rows
         self._moments += rows.T @ rest
@@ -87,8 +92,8 @@ class PredictionFit:
         padded = torch.nn.functional.pad(wav, (before, n_fft + size - len(wav)))
         pieces = padded.unfold(0, n_fft, prediction.block)[: frames * prediction.blocks]
         power = torch.fft.rfft(pieces * window).abs().square() / window.square().sum()
-        power = power[:, :: n_fft // 2 // (BINS - 1)].clamp(min=FLOOR)
-        return (power.log() + EULER).view(frames, prediction.blocks, BINS)
+        power = power[:, :: n_fft // 2 // (BINS - 1)].log() + EULER
+        return power.clamp(min=math.log(FLOOR)).view(frames, prediction.blocks, BINS)
 
 
 def fit_prediction(vocoder: AbsVocoder, recordings: Iterable[tuple[Tensor, Tensor]], n_fft: int) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor
 from flowavenet_plugin.vocoder.inversion.pitch import PER_OCTAVE, Pitch, pitches_looked_for
 from flowavenet_plugin.vocoder.inversion.settings import FeatureSettings
 from flowavenet_plugin.vocoder.reading import Reading
-from flowavenet_plugin.vocoder.training.blur import blurred, smooth
+from flowavenet_plugin.vocoder.training.blur import blurred, continued, smooth
 
 #: Share of segments that are smoothed, and of those with noise.
 SMOOTHED, NOISY = 0.7, 0.5
@@ -47,7 +47,7 @@ def reading_loss(
     if training:
         feats, given = _varied(feats, frames, settings)
     else:
-        given = torch.cat([feats, smooth(smooth(feats.mT).mT)])
+        given = torch.cat([feats, smooth(smooth(continued(feats, frames).mT).mT)])
         feats, frames = feats.repeat(2, 1, 1), frames * 2
         pitch = Pitch(*(part.repeat(2, 1) for part in pitch))
     reading = read(given, frames)
