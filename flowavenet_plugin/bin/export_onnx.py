@@ -63,6 +63,18 @@ def exportable(vocoder: nn.Module, kind: str) -> nn.Module:
     source = vocoder.tables().source
     loop = exported_prediction.scripted_loop if kind == "onnx" else exported_prediction.scanning_loop
 
+    def fitting(values: Tensor, feats: Tensor, width: int) -> Tensor:
+        """Let what runs the file refuse values that don't fit the features: operators would make do with them.
+
+        ONNX spreads a single row over many, and joins anything with nothing: so rows are joined, and taken by number.
+        """
+        if kind == "onnx":
+            rows = values.reshape(-1, width)[torch.arange(feats.shape[0])]
+            there = torch.cat([values.reshape(-1, width), feats[:, :1]], dim=1)
+            return (rows + 0 * there[:, :width]).flatten()
+        # The sum keeps two changes of shape from being taken for none.
+        return (values.reshape(feats.shape[0], width) + 0 * feats[:, :1]).flatten()
+
     class Exported(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -72,8 +84,9 @@ def exportable(vocoder: nn.Module, kind: str) -> nn.Module:
             if vocoder.reader is not None:
                 feats = vocoder.read(feats[None], [feats.shape[0]]).feats[0]
             cond = vocoder.normalize(feats)
+            noise = fitting(noise, feats, vocoder.hop_length)
             if pitch:
-                hertz, voiced = (part[None] for part in pitch)
+                hertz, voiced = (fitting(part, feats, 1)[None] for part in pitch)
                 latent, _ = source.of_pitch(Pitch(hertz, voiced), torch.zeros(1, 1, dtype=torch.float64))
                 noise = at(latent, noise[None], 1.0)[0]
             # Where frames aren't whole columns the end must be marked, and always is: a graph has no branches.

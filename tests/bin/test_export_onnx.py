@@ -60,6 +60,10 @@ def test_the_file_is_the_vocoder(tmp_path: Path, kind: str, name: str, scales: l
         inputs = export_onnx.example(vocoder, frames)
         expected = vocoder.inference(**inputs)
         torch.testing.assert_close(run(output, **inputs), expected, rtol=0, atol=1e-4)
+        hop, whole = vocoder.hop_length, len(inputs["noise"])
+        for size in {0, 1, hop, (frames - 1) * hop, whole - 1, whole + 1, whole + hop} - {whole}:
+            with pytest.raises(Exception, match=r"(?i)reshape|shape|bounds|expected|guard|assertion|concat|broadcast"):
+                run(output, **(inputs | dict(noise=torch.zeros(size))))
     assert [path.name for path in output.parent.iterdir()] == [name]
 
 
@@ -117,6 +121,10 @@ def test_pulses_are_made_of_a_pitch_that_is_given(tmp_path: Path, channels: int)
             residual = vocoder.flow.inverse(at(latent, noise[None], 1.0)[:, None], cond.mT)[:, 0]
             expected = vocoder.prediction.inverse(residual, feats[None], cond)[0]
         torch.testing.assert_close(export_onnx.run_onnx(output, **inputs), expected, rtol=0, atol=1e-4)
+    for name in ("hertz", "voiced"):
+        for size in (0, 1, 22, 24):
+            with pytest.raises(Exception, match=r"(?i)reshape|bounds|concat"):
+                export_onnx.run_onnx(output, **(inputs | {name: torch.ones(size)}))
     unvoiced = export_onnx.run_onnx(output, **(inputs | dict(voiced=torch.zeros(23))))
     assert not torch.allclose(unvoiced, expected, atol=1e-3)
 

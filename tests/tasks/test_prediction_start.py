@@ -20,17 +20,20 @@ from flowavenet_plugin.vocoder.training.prediction_fit import fit_prediction
 SIZES = dict(n_block=1, n_flow=1, n_layer=1, filter_size=4, prediction_order=16)
 
 
-def recordings(fs: int, n_fft: int, hop: int) -> tuple[dict, list[tuple[torch.Tensor, torch.Tensor]]]:
-    """Return settings of features, whose logarithm isn't that where training starts, and noise through resonances."""
+def recordings(
+    fs: int, n_fft: int, hop: int, log_base: float = 2.0, decades: float = 0.0
+) -> tuple[dict, list[tuple[torch.Tensor, torch.Tensor]]]:
+    """Return settings of features, and noise through resonances, of levels within so many decades, with features."""
     conf = full_settings(
-        "fbank", dict(fs=fs, n_fft=n_fft, hop_length=hop, n_mels=20, fmin=0, fmax=fs // 2, log_base=2.0)
+        "fbank", dict(fs=fs, n_fft=n_fft, hop_length=hop, n_mels=20, fmin=0, fmax=fs // 2, log_base=log_base)
     )
     rng, items = np.random.default_rng(0), []
     for _ in range(10):
         parts = []
         for angle in np.pi * rng.uniform(0.1, 0.6, size=12):
             resonance = [1, -2 * 0.97 * np.cos(angle), 0.97**2]
-            parts.append(lfilter([0.02], resonance, rng.standard_normal(10 * hop)))
+            level = 0.02 * 10 ** -rng.uniform(0, decades)
+            parts.append(lfilter([level], resonance, rng.standard_normal(10 * hop)))
         wav = np.concatenate(parts).astype(np.float32)
         _, feats = extract(build_feats_extract("fbank", conf), wav, fs, "clip")
         items.append((torch.from_numpy(wav), torch.from_numpy(feats)))
@@ -73,7 +76,7 @@ def test_the_fit_explains_recordings_better_than_the_mel_alone(
 
 
 def test_digital_silence_changes_nothing_that_is_heard() -> None:
-    conf, items = recordings(22050, 1024, 256)
+    conf, items = recordings(22050, 1024, 256, log_base=10.0, decades=3.0)
     made = []
     for silence in (0, 100 * 256):
         with torch.random.fork_rng():
