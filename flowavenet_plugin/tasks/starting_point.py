@@ -50,6 +50,12 @@ def check_starting_point(args: argparse.Namespace, model: nn.Module) -> bool:
     return False
 
 
+def starts_with(part: str, args: argparse.Namespace, model: nn.Module) -> bool:
+    """Return whether weights of ``--init_param`` hold tensors whose names begin so; arguments as above."""
+    states = (starting_weights(value, model, args.ignore_init_mismatch) for value in args.init_param)
+    return any(name.startswith(part) for state in states for name in state)
+
+
 def _check_going_on(args: argparse.Namespace, model: nn.Module, folder: Path) -> None:
     checkpoint, states, epochs = folder / CHECKPOINT, {}, 0
     if checkpoint.exists():

@@ -37,7 +37,7 @@ from flowavenet_plugin.tasks.prediction_start import start_prediction
 from flowavenet_plugin.tasks.refusals import check_for_several, check_options, check_vocoder_conf
 from flowavenet_plugin.tasks.samples import MAX_SECONDS
 from flowavenet_plugin.tasks.segments import CheckPair, SegmentCollate
-from flowavenet_plugin.tasks.starting_point import check_starting_point
+from flowavenet_plugin.tasks.starting_point import check_starting_point, starts_with
 from flowavenet_plugin.tasks.starting_weights import weights_only_in_espnet2
 from flowavenet_plugin.tasks.stopping import SIGNALS, leave_group, listening
 from flowavenet_plugin.tasks.trained_on import check_same_among_processes, describe_set
@@ -96,7 +96,7 @@ class VocoderTask(AbsTask):
             type=int,
             default=300,
             help="Utterances of the training set that a linear prediction is fitted to, in closed form, before a new "
-            "training without --init_param; 0: it begins as what the mel tells",
+            "training, unless --init_param holds one; 0: it begins as what the mel tells",
         )
         for class_choices in cls.class_choices_list:
             class_choices.add_arguments(group)
@@ -188,16 +188,17 @@ class VocoderTask(AbsTask):
             goes_on = check_starting_point(args, model)
             HELD.take(Path(args.output_dir))
             if not goes_on:  # other processes get the weights of this one
-                cls._start_prediction(args, model.vocoder)
+                cls._start_prediction(args, model)
         return super().build_optimizers(args, model)
 
     @classmethod
-    def _start_prediction(cls, args: argparse.Namespace, vocoder: AbsVocoder) -> None:
-        there = isinstance(getattr(vocoder, "prediction", None), LinearPrediction)
-        if there and args.fit_prediction > 0 and not (args.init_param or args.dry_run or args.collect_stats):
+    def _start_prediction(cls, args: argparse.Namespace, model: torch.nn.Module) -> None:
+        there = isinstance(getattr(model.vocoder, "prediction", None), LinearPrediction)
+        wanted = there and args.fit_prediction > 0 and not (args.dry_run or args.collect_stats)
+        if wanted and not starts_with(f"{PREFIX}prediction.", args, model):
             options = cls.build_iter_options(args, DistributedOption(distributed=False), "train")
             dataset = cls.build_dataset(args, options)
-            start_prediction(args, vocoder, dataset, options.shape_files[0], _feats_conf(args)["n_fft"])
+            start_prediction(args, model.vocoder, dataset, options.shape_files[0], _feats_conf(args)["n_fft"])
 
     @classmethod
     def main(cls, args: argparse.Namespace | None = None, cmd: Sequence[str] | None = None) -> None:

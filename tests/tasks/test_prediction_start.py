@@ -132,6 +132,7 @@ def test_a_new_training_starts_so_and_no_other_one(
     assert few.any() and not torch.equal(few, fitted[name])
     plain = str(tmp_path / "plain" / "latest.pth")
     assert not train("started", "--init_param", plain)[name].any()
+    assert torch.equal(train("part", "--init_param", f"{plain}:flow:flow")[name], fitted[name])
     caplog.clear()
     with caplog.at_level("INFO"):
         again = train("plain", max_epoch=2)  # goes on
