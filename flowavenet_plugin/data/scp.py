@@ -1,26 +1,24 @@
-"""Kaldi file lists and what they point at: features in ark or npy files, and audio.
+"""Kaldi file lists and what they point at: the door to lists, features and audio for all outside this folder.
 
-Nothing here ever runs a command or unpickles: in Kaldi a list entry may be a shell pipe, and kaldiio's arks may hold
-pickles, so entries and headers are checked before kaldiio sees them.
+Nothing behind it ever runs a command or unpickles: in Kaldi a list entry may be a shell pipe, and kaldiio's arks may
+hold pickles, so entries and headers are checked before a reader sees them.
 """
 
 from __future__ import annotations
 
-import os
-import re
-import struct
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import BinaryIO
-
-import kaldiio
-import numpy as np
-from kaldiio.matio import read_kaldi
-
+from flowavenet_plugin.data.ark_writer import ArkWriter
 from flowavenet_plugin.data.audio import read_audio
-from flowavenet_plugin.data.partial import whole_file
-from flowavenet_plugin.data.text import read_text
+from flowavenet_plugin.data.feats_reader import (
+    FeatsGoneError,
+    FeatsReader,
+    check_arks,
+    check_feats,
+    check_fit,
+    check_holds_no_code,
+    open_feats,
+)
+from flowavenet_plugin.data.lists import check_same_ids, find_listed, read_files, read_ids, read_scp, write_scp
+from flowavenet_plugin.data.partial import atomic_open
 
 __all__ = [
     "ArkWriter",
@@ -29,9 +27,10 @@ __all__ = [
     "atomic_open",
     "check_arks",
     "check_feats",
-    "check_holds_no_code",
     "check_fit",
+    "check_holds_no_code",
     "check_same_ids",
+    "find_listed",
     "open_feats",
     "read_audio",
     "read_files",
@@ -39,342 +38,3 @@ __all__ = [
     "read_scp",
     "write_scp",
 ]
-
-_ARK_ENTRY = re.compile(r"(.+):(\d+)")
-_BYTES_PER_VALUE = {b"FM": 4, b"DM": 8}
-_BYTES_PER_COMPRESSED = {b"CM": 1, b"CM2": 2, b"CM3": 1}
-
-
-def read_scp(path: str | Path) -> dict[str, str]:
-    """Read a two-column list (wav.scp, feats.scp, text, utt2num_frames, ...).
-
-    Returns:
-        Utterance id -> rest of the line, in the order of the file. Empty lines are skipped.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: On a line without value, an id that occurs twice, a value that is a shell pipe, or text that is not
-            UTF-8. File, line and id are named.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no such file list: {path}")
-    entries: dict[str, str] = {}
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        utt, *rest = re.split(r"[ \t]+", line.strip(" \t\r"), maxsplit=1)
-        if not utt:
-            continue
-        where = f"{path}:{number}: utterance {utt}"
-        if not rest:
-            raise ValueError(f"{where} has no value")
-        value = rest[0]
-        if value.startswith("|") or re.search(r"\|\s*(:\d+)?(\[.*\])?$", value):
-            raise ValueError(f"{where}: '{value}' is a shell pipe; a file list doesn't run commands, save it as a file")
-        if utt in entries:
-            raise ValueError(f"{where} occurs twice: '{entries[utt]}' and '{value}'")
-        entries[utt] = value
-    return entries
-
-
-def read_ids(path: str | Path) -> list[str]:
-    """Read the first column of a list; there may be no other. Empty lines are skipped.
-
-    Raises:
-        OSError: If the file can't be read.
-        ValueError: If an id occurs twice, with the line, or the text is not UTF-8.
-    """
-    found: dict[str, int] = {}
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        utt = re.split(r"[ \t]+", line.strip(" \t\r"), maxsplit=1)[0]
-        if utt in found:
-            raise ValueError(f"{path}:{number}: utterance {utt} occurs twice, in line {found[utt]} as well")
-        if utt:
-            found[utt] = number
-    return list(found)
-
-
-@contextmanager
-def atomic_open(path: str | Path) -> Iterator[BinaryIO]:
-    """Open for writing under a temporary name; the file gets its own name only when all of it is on the disk."""
-    with whole_file(path) as temporary, open(temporary, "wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def write_scp(path: str | Path, mapping: Mapping[str, object]) -> None:
-    """Write ``id value`` lines, all or nothing."""
-    with atomic_open(path) as file:
-        file.write("".join(f"{utt} {value}\n" for utt, value in mapping.items()).encode("utf-8"))
-
-
-def check_same_ids(a: Collection[str], b: Collection[str], name_a: str, name_b: str) -> None:
-    """Compare the ids of two lists.
-
-    Raises:
-        ValueError: If they differ; with the counts and the first ids that each side lacks.
-    """
-    in_b, in_a = set(b), set(a)
-    only_a = [utt for utt in a if utt not in in_b]
-    only_b = [utt for utt in b if utt not in in_a]
-    if only_a or only_b:
-        parts = [f"{name_a} has {len(a)} utterances, {name_b} has {len(b)}"]
-        for only, name in ((only_a, name_a), (only_b, name_b)):
-            if only:
-                more = ", ..." if len(only) > 5 else ""
-                parts.append(f"{len(only)} only in {name}: {', '.join(only[:5])}{more}")
-        raise ValueError("; ".join(parts))
-
-
-def check_fit(utt: str, samples: int, frames: int, hop: int) -> None:
-    """Check that audio and frames belong together: (frames - 1) * hop <= samples <= frames * hop.
-
-    Raises:
-        ValueError: If they don't; with the id, both numbers and the range that fits.
-    """
-    if not max(frames - 1, 0) * hop <= samples <= frames * hop or frames < 1:
-        low, high = max(frames - 1, 0) * hop, frames * hop
-        raise ValueError(
-            f"{utt}: {samples} samples don't fit {frames} frames of hop {hop}, which need {low} to {high} samples"
-        )
-
-
-def check_feats(shapes: Mapping[str, tuple[int, int]], samples: Mapping[str, int], n_mels: int, hop: int) -> None:
-    """Check every utterance's features against its audio.
-
-    Args:
-        shapes: Id -> (frames, dimension), see :func:`check_arks`.
-        samples: Id -> samples, same ids.
-        n_mels: The dimension that is wanted.
-        hop: Samples per frame.
-
-    Raises:
-        ValueError: If ids, a dimension or a frame count don't fit; with the id and both numbers.
-    """
-    check_same_ids(shapes, samples, "the list of features", "the list of audio lengths")
-    for utt, (frames, dim) in shapes.items():
-        if dim != n_mels:
-            raise ValueError(f"{utt}: features have {dim} dimensions, {n_mels} are wanted")
-        check_fit(utt, samples[utt], frames, hop)
-
-
-class FeatsGoneError(ValueError):
-    """A list names a file that isn't there."""
-
-
-def find_listed(name: str, scp: str | Path, utt: str) -> Path | None:
-    """Find a file that a list names, relative to the current folder (as in Kaldi), the list's, or one above that.
-
-    Args:
-        name: The file, as the list has it.
-        scp: The list.
-        utt: Utterance id, for the message.
-
-    Returns:
-        Its path; None: there is none.
-
-    Raises:
-        ValueError: If one is there from the current folder, and another one from the list's.
-    """
-    here, folder = Path(name), Path(scp).absolute().parent
-    beside = next((base / name for base in (folder, *folder.parents) if (base / name).is_file()), None)
-    if not here.is_file():
-        return beside
-    if beside is not None and not beside.samefile(here):
-        raise ValueError(
-            f"{utt}: '{name}' in {scp} is {here.absolute()} from the current folder, but {beside} from the list's: "
-            "which is meant can't be told; write whole paths"
-        )
-    return here
-
-
-def read_files(scp: str | Path) -> dict[str, str]:
-    """Read a list of whole files (wav.scp): utterance -> path, found as :func:`find_listed` does.
-
-    Raises:
-        OSError: If the list can't be read.
-        ValueError: If it is damaged, or a path could be two files. What isn't there is told when it is read.
-    """
-    return {utt: str(find_listed(name, scp, utt) or name) for utt, name in read_scp(scp).items()}
-
-
-class FeatsReader(Mapping):
-    """Features of a list, read when asked for; see :func:`open_feats`."""
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self.entries = read_scp(path)
-
-    def __len__(self) -> int:
-        return len(self.entries)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.entries)
-
-    def __contains__(self, utt: object) -> bool:
-        return utt in self.entries
-
-    def __getitem__(self, utt: str) -> np.ndarray:
-        """Features of an utterance, float32, shape (frames, dim).
-
-        Raises:
-            ValueError: If its file is missing or damaged, or values aren't finite; with the utterance and the file.
-        """
-        path, offset = self._locate(utt)
-        with open(path, "rb") as file:
-            shape = self._read_shape(file, utt, offset)
-            file.seek(offset or 0)
-            try:
-                feats = np.load(file, allow_pickle=False) if offset is None else read_kaldi(file)
-            except Exception as error:  # what is damaged makes the readers fail in many ways
-                raise ValueError(f"{utt}: can't read the features in {path}: {error!r}") from error
-        # A copy, as what kaldiio returns can't be written to; values beyond single precision become infinite.
-        with np.errstate(over="ignore"):
-            feats = np.array(feats, dtype=np.float32)
-        if feats.shape != shape:
-            raise ValueError(f"{utt}: {path} holds features of shape {feats.shape}, its header says {shape}")
-        if bad := int((~np.isfinite(feats)).sum()):
-            raise ValueError(f"{utt}: {bad} of {feats.size} features in {path} are not finite")
-        return feats
-
-    def shape(self, utt: str) -> tuple[int, int]:
-        """(frames, dim) from the file's header; the data is not read, but has to be there in full."""
-        path, offset = self._locate(utt)
-        with open(path, "rb") as file:
-            return self._read_shape(file, utt, offset)
-
-    def _locate(self, utt: str) -> tuple[Path, int | None]:
-        """File and byte offset of an entry; the offset is None for npy."""
-        entry = self.entries[utt]
-        match = _ARK_ENTRY.fullmatch(entry)
-        if not match and not entry.endswith(".npy"):
-            raise ValueError(f"{utt}: '{entry}' in {self.path} is neither FILE.ark:OFFSET nor FILE.npy")
-        name, offset = (match[1], int(match[2])) if match else (entry, None)
-        if (found := find_listed(name, self.path, utt)) is not None:
-            return found, offset
-        raise FeatsGoneError(f"{utt}: no such feature file: {name} (listed in {self.path})")
-
-    def _read_shape(self, file: BinaryIO, utt: str, offset: int | None) -> tuple[int, int]:
-        there = os.fstat(file.fileno()).st_size
-        try:
-            shape, needed = _npy_header(file) if offset is None else _ark_header(file, offset)
-        except Exception as error:  # NumPy's reader of headers lets errors of the tokenizer pass, and others
-            at = "" if offset is None else f" at byte {offset}"
-            why = "its header is cut off" if isinstance(error, struct.error) else error
-            why = why if isinstance(error, (ValueError, struct.error)) else repr(error)
-            raise ValueError(f"{utt}: no features{at} of {file.name}, which has {there} bytes: {why}") from None
-        if there < needed:
-            raise ValueError(f"{utt}: {file.name} is truncated: {needed} bytes expected, {there} found")
-        return shape
-
-
-def _ark_header(file: BinaryIO, offset: int) -> tuple[tuple[int, int], int]:
-    """((frames, dim), file size that the matrix needs, in bytes); ValueError if there is no matrix at the offset."""
-    file.seek(offset)
-    head = file.read(32)
-    token = head[2:].split(b" ", 1)[0]
-    body = 2 + len(token) + 1
-    if head[:2] == b"\0B" and token in _BYTES_PER_VALUE:
-        first, rows, second, cols = struct.unpack("<bibi", head[body : body + 10])
-        if (first, second) != (4, 4):
-            raise ValueError(f"its sizes are of {first} and {second} bytes, not of 4")
-        size = 10 + rows * cols * _BYTES_PER_VALUE[token]
-    elif head[:2] == b"\0B" and token in _BYTES_PER_COMPRESSED:
-        _, _, rows, cols = struct.unpack("<ffii", head[body : body + 16])
-        column_headers = 8 * cols if token == b"CM" else 0
-        size = 16 + column_headers + rows * cols * _BYTES_PER_COMPRESSED[token]
-    else:
-        raise ValueError(f"found {head[:5]!r}, not the start of a Kaldi matrix")
-    if rows < 1 or cols < 1:
-        raise ValueError(f"the matrix has {rows} frames of {cols} dimensions")
-    return (rows, cols), offset + body + size
-
-
-def _npy_header(file: BinaryIO) -> tuple[tuple[int, int], int]:
-    """Like :func:`_ark_header`, for npy."""
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
-    if len(shape) != 2 or min(shape) < 1 or dtype.kind != "f":
-        raise ValueError(f"shape {shape} of type {dtype}; (frames, dim) floats are wanted")
-    return shape, file.tell() + shape[0] * shape[1] * dtype.itemsize
-
-
-def open_feats(path: str | Path) -> FeatsReader:
-    """Open a feats.scp whose entries are ``FILE.ark:OFFSET`` or ``FILE.npy``.
-
-    Args:
-        path: The list. Relative entries are found as :func:`find_listed` does.
-
-    Returns:
-        Id -> (frames, dim) float32, each read when asked for; ValueError then, if its file is missing or damaged.
-    """
-    return FeatsReader(path)
-
-
-def check_arks(path: str | Path) -> dict[str, tuple[int, int]]:
-    """Check the header of every entry of a feats.scp, without reading the data.
-
-    Returns:
-        Id -> (frames, dim).
-
-    Raises:
-        ValueError: If an ark or npy file is missing, truncated (bytes expected and found) or has no matrix there.
-    """
-    feats = open_feats(path)
-    return {utt: feats.shape(utt) for utt in feats}
-
-
-def check_holds_no_code(path: str | Path) -> None:
-    """Check a list that kaldiio is to read: it would unpickle an object that stands in the place of a matrix or sound.
-
-    Raises:
-        FileNotFoundError: If the list is missing.
-        ValueError: If a file of the list is missing, an entry is a pickle, or kaldiio may take it for another place.
-    """
-    for utt, entry in read_scp(path).items():
-        match = _ARK_ENTRY.fullmatch(entry)
-        if "[" in entry or entry == "-" or (not match and ":" in entry):
-            raise ValueError(f"{path}: utterance {utt}: '{entry}' is neither FILE nor FILE:OFFSET")
-        name = match[1] if match else entry
-        if not os.path.isfile(name):
-            raise ValueError(f"{utt}: no such file: {name} (listed in {path})")
-        with open(name, "rb") as file:
-            file.seek(int(match[2]) if match else 0)
-            if file.read(3) == b"PKL":
-                raise ValueError(f"{path}: utterance {utt}: '{entry}' is a pickle, which may hold code")
-
-
-class ArkWriter:
-    """Write features to an ark and its list: ``with ArkWriter(ark, scp) as writer: writer[utt] = feats``.
-
-    Both appear only when the block ends without exception, and an old list goes before an old ark is replaced: at no
-    time is there a list that refers to part of an ark, or into another one.
-    """
-
-    def __init__(self, ark_path: str | Path, scp_path: str | Path) -> None:
-        self.ark_path, self.scp_path = Path(ark_path), Path(scp_path)
-        self._entries: dict[str, str] = {}
-        self._stack = ExitStack()
-
-    def __enter__(self) -> ArkWriter:
-        self._file = self._stack.enter_context(atomic_open(self.ark_path))
-        return self
-
-    def __setitem__(self, utt: str, feats: np.ndarray) -> None:
-        """Append the features of an utterance, shape (frames, dim)."""
-        if utt in self._entries:
-            raise ValueError(f"{utt}: written twice to {self.ark_path}")
-        if feats.ndim != 2 or feats.size == 0:
-            raise ValueError(f"{utt}: features of shape {feats.shape}; (frames, dim) is wanted")
-        offset = self._file.tell() + len(f"{utt} ".encode())
-        kaldiio.save_ark(self._file, {utt: np.ascontiguousarray(feats, dtype=np.float32)})
-        self._entries[utt] = f"{self.ark_path}:{offset}"
-
-    def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: object) -> None:
-        if exc_type is None:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self.scp_path.unlink(missing_ok=True)
-        self._stack.__exit__(exc_type, exc, traceback)
-        if exc_type is None:
-            write_scp(self.scp_path, self._entries)
