@@ -37,6 +37,8 @@ def read_scp(path: str | Path) -> dict[str, str]:
         value = rest[0]
         if value.startswith("|") or re.search(r"\|\s*(:\d+)?(\[.*\])?$", value):
             raise ValueError(f"{where}: '{value}' is a shell pipe; a file list doesn't run commands, save it as a file")
+        if value == "[":
+            raise ValueError(f"{where} is followed by '[': this is a text archive, not a list")
         if utt in entries:
             raise ValueError(f"{where} occurs twice: '{entries[utt]}' and '{value}'")
         entries[utt] = value
