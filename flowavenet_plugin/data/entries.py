@@ -38,11 +38,6 @@ class Entry(NamedTuple):
     cols: Span | None = None
 
     @property
-    def is_part(self) -> bool:
-        """Whether the entry is more than the name of a file of its own."""
-        return self.offset is not None or self.hdf5 or self.has_range
-
-    @property
     def has_range(self) -> bool:
         """Whether the entry ends with a range."""
         return self.rows is not None or self.cols is not None
@@ -66,6 +61,17 @@ def parse_entry(text: str) -> Entry:
         return Entry(text, None, False, None, rows, cols)
     offset = None if match["offset"] is None else int(match["offset"])
     return Entry(match["name"], offset, False, None, rows, cols)
+
+
+def entry_of(text: str) -> Entry:
+    """Read an entry as :func:`parse_entry` does, but a file of the whole name goes before a part of another.
+
+    Raises:
+        ValueError: If a range can't be one.
+    """
+    if Path(text).is_file():
+        return Entry(text, hdf5=re.fullmatch(rf".+{_HDF5}", text) is not None)
+    return parse_entry(text)
 
 
 def _parse_range(text: str) -> tuple[Span | None, Span | None]:

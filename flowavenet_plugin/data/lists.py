@@ -110,13 +110,3 @@ def find_listed(name: str, scp: str | Path, utt: str) -> Path | None:
             "which is meant can't be told; write whole paths"
         )
     return here
-
-
-def read_files(scp: str | Path) -> dict[str, str]:
-    """Read a list of whole files (wav.scp): utterance -> path, found as :func:`find_listed` does.
-
-    Raises:
-        OSError: If the list can't be read.
-        ValueError: If it is damaged, or a path could be two files. What isn't there is told when it is read.
-    """
-    return {utt: str(find_listed(name, scp, utt) or name) for utt, name in read_scp(scp).items()}

@@ -11,8 +11,9 @@ from flowavenet_plugin.data.audio import read_audio
 from flowavenet_plugin.data.feats_reader import FeatsGoneError, FeatsReader, check_arks, open_feats
 from flowavenet_plugin.data.fit import check_feats, check_fit
 from flowavenet_plugin.data.kaldiio_lists import check_holds_no_code
-from flowavenet_plugin.data.lists import check_same_ids, find_listed, read_files, read_ids, read_scp, write_scp
+from flowavenet_plugin.data.lists import check_same_ids, find_listed, read_ids, read_scp, write_scp
 from flowavenet_plugin.data.partial import atomic_open
+from flowavenet_plugin.data.recordings import read_files
 
 __all__ = [
     "ArkWriter",
