@@ -12,6 +12,8 @@ from flowavenet_plugin.data.matrices import BINARY
 #: What it reads without guessing or unpickling: binary matrices, numpy's arrays, and audio in an archive or alone.
 _GOOD = (BINARY, b"NPY", b"AUDIO", b"RIFF", b"fLaC")
 
+_WAY_OUT = "copy it into a binary ark, docs/files.md says how, or let stage 1 make features"
+
 
 def check_holds_no_code(path: str | Path) -> None:
     """Check a list that kaldiio is to read: it would unpickle an object that stands in the place of a matrix or sound.
@@ -43,6 +45,3 @@ def check_holds_no_code(path: str | Path) -> None:
             raise ValueError(
                 f"{where} begins with {head!r}, which is neither a binary matrix nor sound in an archive: {_WAY_OUT}"
             )
-
-
-_WAY_OUT = "write an archive of it (Kaldi's copy-feats scp:LIST ark,scp:NEW.ark,NEW.scp), or let stage 1 make features"

@@ -6,6 +6,7 @@ import gzip
 import io
 import os
 import pickle
+import textwrap
 from pathlib import Path
 
 import kaldiio
@@ -197,13 +198,24 @@ def test_whatever_is_damaged_in_text_or_gzip_gives_features_or_one_error(tmp_pat
 # What training reads
 
 
+def test_every_form_can_be_copied_as_the_documentation_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    in_archive(tmp_path / "text.ark.gz", kaldi_text(FEATS), packed=True)
+    write_scp(tmp_path / "feats.scp", {utt: f"text.ark.gz:{entry}" for utt, entry in zip("ab", (6, 6), strict=True)})
+    text = (Path(__file__).parents[2] / "docs/files.md").read_text()
+    start = text.index("from flowavenet_plugin.data.scp import ArkWriter")
+    exec(textwrap.dedent(" " * 6 + text[start : text.index("\n\n", start)]))
+    check_holds_no_code("new.scp")
+    np.testing.assert_array_equal(kaldiio.load_scp("new.scp")["b"], FEATS["utt0"])
+
+
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("text.ark:5", r"'.*text.ark:5' begins with b' ?\[.*copy-feats"),
-        ("feats.ark.gz:5", r"begins with b'.*copy-feats"),
-        ("feats.npy", r"begins with b'\\x93NUMP.*copy-feats"),
-        ("feats.h5", r"neither FILE nor FILE:OFFSET, which training reads: .*stage 1"),
+        ("text.ark:5", r"'.*text.ark:5' begins with b' ?\[.*docs/files.md"),
+        ("feats.ark.gz:5", r"begins with b'.*docs/files.md"),
+        ("feats.npy", r"begins with b'\\x93NUMP.*docs/files.md"),
+        ("feats.h5", r"neither FILE nor FILE:OFFSET, which training reads: .*docs/files.md"),
         ("feats.ark:5[3:1]", r"the range \[3:1\] can't be"),
     ],
 )
