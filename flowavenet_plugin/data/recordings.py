@@ -13,6 +13,7 @@ from flowavenet_plugin.data.lists import find_listed, read_ids, read_scp
 
 #: Name of the list that cuts recordings into utterances.
 SEGMENTS = "segments"
+_WRITTEN = "stage 1 (extract_feats) writes a list of utterances, dump/.../wav.scp, give that one"
 
 
 class Recording(NamedTuple):
@@ -131,9 +132,6 @@ def read_files(scp: str | Path) -> dict[str, str]:
     if (segments := segments_beside(scp)) is not None:
         raise ValueError(f"{scp} lists recordings, which {segments} cuts into utterances: {_WRITTEN}")
     return {utt: _whole_file(text, scp, utt) for utt, text in read_scp(scp).items()}
-
-
-_WRITTEN = "stage 1 (extract_feats) writes a list of utterances, dump/.../wav.scp, give that one"
 
 
 def _whole_file(text: str, scp: str | Path, utt: str) -> str:
