@@ -34,6 +34,7 @@ n_mels=80            # number of mel bands
 fmin=auto            # lowest frequency of the mel bands in Hz; auto is 80 for fbank, 125 for original
 fmax=7600            # highest frequency of the mel bands in Hz
 resample=false       # convert recordings of another sampling rate instead of stopping
+channel=             # of recordings of several channels: 0 (left), 1 (right), ... or mix, their mean (default: stop)
 lang=en              # language of the corpus, for the model card
 skip_bad_utts=false  # leave out what cannot be used (and list it) instead of stopping, in stages 1 and 3
 # --- Training
@@ -87,6 +88,7 @@ check_options() {
         [ "${name}" = ngpu ] || [ "${!name}" -gt 0 ] || die "--${name} must be at least 1, not ${!name}"
     done
     [[ ${feats_extract} =~ ^(fbank|original)$ ]] || die "--feats_extract is fbank or original, not '${feats_extract}'"
+    [[ ${channel} =~ ^([0-9]+|mix)?$ ]] || die "--channel is a number from 0, or mix, not '${channel}'"
     [[ ${gpu_inference} =~ ^(true|false|auto)$ ]] || die "--gpu_inference is true, false or auto, not '${gpu_inference}'"
     for name in mel_inversion griffin_lim; do
         [[ ${!name} =~ ^(true|false)$ ]] || die "--${name} is true or false, not '${!name}'"
@@ -128,7 +130,7 @@ prepare_data() {
 }
 
 extract_features() {
-    local name jobs parts out job trained_on_them=()
+    local name list jobs parts out job recordings trained_on_them=()
     # Options of the command line may make another model of it: then training alone can tell.
     if runs 2 && ! "${skip_train}" && [[ ${train_args} != *--vocoder* ]]; then
         trained_on_them=(--train_config "${train_config}")
@@ -137,14 +139,21 @@ extract_features() {
         out=${dumpdir}/${feats_extract}/${name}
         log "Stage 1: ${feats_extract} features of data/${name}, writes ${out}"
         need "data/${name}/wav.scp" 0
-        jobs=$(jobs_for "data/${name}/wav.scp" "${nj}")
-        split_list "data/${name}/wav.scp" "${out}/split${jobs}" wav "${jobs}"
+        # Where there are segments, they are the list of utterances, and wav.scp is one of recordings.
+        list=$([ -e "data/${name}/segments" ] && echo segments || echo wav.scp)
+        jobs=$(jobs_for "data/${name}/${list}" "${nj}")
+        split_list "data/${name}/${list}" "${out}/split${jobs}" "${list%.scp}" "${jobs}"
+        recordings=(--wav_scp "${out}/split${jobs}/wav.JOB.scp")
+        if [ "${list}" = segments ]; then
+            recordings=(--wav_scp "data/${name}/wav.scp" --segments "${out}/split${jobs}/segments.JOB.scp")
+        fi
+        [ -z "${channel}" ] || recordings+=(--channel "${channel}")
         rm -f "${out}"/log/extract_feats.*.log
         job_of "${train_cmd}" "${jobs}"
         # shellcheck disable=SC2086
         ${train_cmd} JOB=1:"${jobs}" "${out}/log/extract_feats.JOB.log" \
             "${job[@]}" ${python} -m flowavenet_plugin.bin.extract_feats \
-            --wav_scp "${out}/split${jobs}/wav.JOB.scp" --output_dir "${out}/split${jobs}/JOB" --merged_dir "${out}" \
+            "${recordings[@]}" --output_dir "${out}/split${jobs}/JOB" --merged_dir "${out}" \
             --resample "${resample}" --skip_bad_utts "${skip_bad_utts}" "${feats_options[@]}" "${trained_on_them[@]}" \
             || fail_with_logs "feature extraction of data/${name}" "${out}"/log/extract_feats.*.log
         parts=()

@@ -32,7 +32,7 @@ from sound_systems import MELS, SYSTEMS, System, Unavailable, Voice
 
 from flowavenet_plugin.data.audio import read_audio
 from flowavenet_plugin.data.decoded import write_wav
-from flowavenet_plugin.data.scp import read_scp
+from flowavenet_plugin.data.scp import read_files
 from flowavenet_plugin.evaluation.metrics import summarise
 from flowavenet_plugin.evaluation.scores import METRICS, Metric, check_names, score, usable_metrics
 from flowavenet_plugin.evaluation.speech import Speech
@@ -51,7 +51,7 @@ def read_clips(args: argparse.Namespace, fs: int) -> dict[str, Speech]:
         ValueError: If there is none.
     """
     clips = {}
-    for utt, path in islice(read_scp(args.clips).items(), args.num_clips or None):
+    for utt, path in islice(read_files(args.clips).items(), args.num_clips or None):
         wav, rate = read_audio(path, utt)
         wav = wav if rate == fs else librosa.resample(wav, orig_sr=rate, target_sr=fs)
         clips[utt] = Speech(wav[: round(args.seconds * fs)] if args.seconds else wav, fs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import pickle
 import shutil
@@ -39,8 +40,9 @@ def make_files(folder: Path, mark: Path, model: Path) -> list[Path]:
     np.savez(folder / "evil.npz", **{key: np.array([evil], dtype=object) for key in ("count", "sum", "sum_square")})
     np.save(folder / "evil.npy", np.array([[evil]], dtype=object))
     (folder / "evil.ark").write_bytes(b"utt0 PKL" + pickle.dumps(evil))
+    (folder / "evil.ark.gz").write_bytes(gzip.compress((folder / "evil.ark").read_bytes()))
     (folder / "evil.yaml").write_text(f"temperature: !!python/object/apply:os.makedirs ['{mark}', 511, true]\n")
-    for name, entry in (("npy", "evil.npy"), ("ark", "evil.ark:5"), ("pkl", "evil.pkl")):
+    for name, entry in (("npy", "evil.npy"), ("ark", "evil.ark:5"), ("gz", "evil.ark.gz:5"), ("pkl", "evil.pkl")):
         (folder / f"{name}.scp").write_text("".join(f"utt{i} {folder}/{entry}\n" for i in range(6)))
     shutil.copy(model.with_name("config.yaml"), folder / "config.yaml")
     everything = folder / "everything"

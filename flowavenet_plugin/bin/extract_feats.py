@@ -8,31 +8,21 @@ from __future__ import annotations
 
 import argparse
 import fcntl
-import hashlib
-import json
 import logging
-import os
 import shutil
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-import yaml
 from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import str2bool
 
-from flowavenet_plugin.data.decoded import write_wav
-from flowavenet_plugin.data.scp import ArkWriter, atomic_open, check_arks, read_audio, read_files, read_scp, write_scp
-from flowavenet_plugin.data.stats import write_stats
+from flowavenet_plugin.bin.extraction import Extraction
+from flowavenet_plugin.data.audio import MIX
+from flowavenet_plugin.data.recordings import read_recordings, segments_beside
 
-if TYPE_CHECKING:
-    from espnet2.tts.feats_extract.abs_feats_extract import AbsFeatsExtract
-
-DONE = ".done"
 #: Sampling rate in Hz of features that are made without telling one; ESPnet2's class has 16,000, its recipes 22,050.
 DEFAULT_FS = 22050
 
@@ -43,6 +33,9 @@ def get_parser() -> argparse.ArgumentParser:
         prog="extract_feats", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--wav_scp", type=Path, required=True, help="list of recordings")
+    parser.add_argument(
+        "--segments", type=Path, help="Kaldi's, which cut them into utterances (default: segments beside --wav_scp)"
+    )
     parser.add_argument("--output_dir", type=Path, required=True, help="folder for the results")
     parser.add_argument("--feats_extract", default="fbank", help="fbank (ESPnet2) or original (FloWaveNet 2018)")
     parser.add_argument(
@@ -50,6 +43,9 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--train_config", type=Path, help="what will be trained on them, to be checked against them")
     parser.add_argument("--resample", type=str2bool, default=False, help="convert audio of another rate")
+    parser.add_argument(
+        "--channel", type=channel_or_mix, help="of recordings of several: 0 (left), 1 (right), ... or mix, their mean"
+    )
     parser.add_argument(
         "--skip_bad_utts", type=str2bool, default=False, help="leave bad recordings out, listed in bad_utts"
     )
@@ -62,166 +58,17 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-class Extraction:
-    """One run over one list.
+def channel_or_mix(text: str) -> int | str:
+    """Read the value of ``--channel``.
 
-    Args:
-        wav_scp: List of recordings.
-        output_dir: Folder for the results.
-        settings: Feature type and all its settings, the content of feats_extract.yaml.
-        resample: Convert audio of another rate.
-        skip_bad_utts: Leave bad recordings out instead of failing.
-        merged_dir: Where merge_dump joined an earlier result with others.
+    Raises:
+        argparse.ArgumentTypeError: If it is neither a channel's number, from 0, nor ``mix``.
     """
-
-    def __init__(
-        self,
-        wav_scp: Path,
-        output_dir: Path,
-        settings: dict[str, Any],
-        resample: bool,
-        skip_bad_utts: bool,
-        merged_dir: Path | None = None,
-    ) -> None:
-        self.wavs = read_files(wav_scp)
-        if not self.wavs:
-            raise ValueError(f"no utterances in {wav_scp}")
-        self.dir, self.settings, self.merged_dir = output_dir, settings, merged_dir
-        self.resample, self.skip_bad_utts = resample, skip_bad_utts
-        self.fingerprint = self._fingerprint()
-        self.wav_list: dict[str, str] = {}
-        self.over: dict[str, float] = {}
-        self.samples: dict[str, int] = {}
-        self.frames: dict[str, int] = {}
-        self.bad: dict[str, str] = {}
-        self.stats = [0, 0.0, 0.0]  # frames, sum and sum of squares over frames
-
-    def _fingerprint(self) -> str:
-        """Hash of all that decides the result: recordings (path, size, time of change) and settings."""
-        files = []
-        for utt, path in self.wavs.items():
-            stat = os.stat(path) if os.path.exists(path) else None
-            files.append([utt, path, stat and stat.st_size, stat and stat.st_mtime_ns])
-        return hashlib.sha256(json.dumps([files, self.settings, self.resample]).encode()).hexdigest()
-
-    def is_complete(self) -> bool:
-        """Whether the folder holds the whole result of this very run."""
-        done = self.dir / DONE
-        if not done.is_file() or done.read_text().strip() != self.fingerprint:
-            return False
-        if (self.dir / "bad_utts").exists() and not self.skip_bad_utts:
-            return False
-        try:
-            wavs = read_scp(self.dir / "wav.scp")
-            return check_arks(self.dir / "feats.scp").keys() == wavs.keys() and all(map(os.path.isfile, wavs.values()))
-        except (ValueError, OSError) as error:
-            logging.warning(f"{self.dir} is damaged and will be made again: {error}")
-            return False
-
-    def run(self, feats_extract: AbsFeatsExtract) -> None:
-        """Extract all, then publish.
-
-        Raises:
-            ValueError: If recordings are bad. The good ones are written all the same, unless a complete earlier
-                result would be lost.
-        """
-        new_wavs = self.dir / ".wav.tmp-new"
-        try:
-            with ArkWriter(self.dir / "feats.ark", self.dir / "feats.scp") as writer:
-                for utt, feats in self._all_feats(feats_extract, new_wavs):
-                    writer[utt] = feats
-                self._check_bad()
-                self._retire(new_wavs)
-        finally:
-            shutil.rmtree(new_wavs, ignore_errors=True)
-        self._publish()
-        if self.bad and not self.skip_bad_utts:
-            raise ValueError(f"{self._describe_bad()}; the others are in {self.dir}")
-        with atomic_open(self.dir / DONE) as file:
-            file.write(f"{self.fingerprint}\n".encode())
-
-    def _all_feats(self, feats_extract: AbsFeatsExtract, new_wavs: Path) -> Iterator[tuple[str, np.ndarray]]:
-        """Features of each good utterance; notes lengths, statistics and what is bad."""
-        last_report = time.monotonic()
-        for number, (utt, path) in enumerate(self.wavs.items(), start=1):
-            try:
-                wav, feats, changed = self._one(feats_extract, utt, path)
-            except ValueError as error:
-                self.bad[utt] = str(error)
-                logging.error(error)
-                continue
-            if (peak := float(np.abs(wav).max())) > 1:
-                self.over[utt] = peak
-            if changed:
-                write_wav(new_wavs / f"{utt}.wav", wav, feats_extract.fs, subtype="FLOAT")
-                path = str(self.dir / "wav" / f"{utt}.wav")
-            self.wav_list[utt], self.samples[utt], self.frames[utt] = path, len(wav), len(feats)
-            exact = feats.astype(np.float64)
-            self.stats = [self.stats[0] + len(feats), self.stats[1] + exact.sum(0), self.stats[2] + (exact**2).sum(0)]
-            yield utt, feats
-            if time.monotonic() - last_report > 10:
-                last_report = time.monotonic()
-                logging.info(f"{number}/{len(self.wavs)} utterances")
-
-    def _one(self, feats_extract: AbsFeatsExtract, utt: str, path: str) -> tuple[np.ndarray, np.ndarray, bool]:
-        """Audio and features of a recording, and whether the audio isn't what is in the file; ValueError if bad."""
-        from flowavenet_plugin.data.features import extract
-
-        if "/" in utt:
-            raise ValueError(f"{utt}: an utterance id can't contain '/', it becomes a file name")
-        given, fs = read_audio(path, utt)
-        convert = self.resample and fs != feats_extract.fs
-        if convert:
-            given, fs = resample(given, fs, feats_extract.fs, utt), feats_extract.fs
-        wav, feats = extract(feats_extract, given, fs, utt)
-        return wav, feats, convert or not np.array_equal(wav, given)
-
-    def _describe_bad(self) -> str:
-        first = "; ".join(list(self.bad.values())[:3])
-        return f"{len(self.bad)} of {len(self.wavs)} utterances are bad ({first}{'; ...' if len(self.bad) > 3 else ''})"
-
-    def _check_bad(self) -> None:
-        """Raises ValueError where nothing should be published."""
-        if not self.wav_list and not self.skip_bad_utts:
-            raise ValueError(f"{self._describe_bad()}; no good one is left")
-        if self.bad and not self.skip_bad_utts and (self.dir / DONE).exists():
-            raise ValueError(f"{self._describe_bad()}; the earlier result in {self.dir} was left as it is")
-
-    def _retire(self, new_wavs: Path) -> None:
-        """Take the old lists away, then put the new audio in place of the old."""
-        if self.merged_dir:
-            (self.merged_dir / "feats.scp").unlink(missing_ok=True)
-        for name in (DONE, "feats.scp", "wav.scp", "bad_utts"):
-            (self.dir / name).unlink(missing_ok=True)
-        shutil.rmtree(self.dir / "wav", ignore_errors=True)
-        if new_wavs.exists():
-            new_wavs.rename(self.dir / "wav")
-
-    def _publish(self) -> None:
-        """Write what stands beside the ark."""
-        write_scp(self.dir / "wav.scp", self.wav_list)
-        write_scp(self.dir / "utt2num_samples", self.samples)
-        write_scp(self.dir / "utt2num_frames", self.frames)
-        if self.bad:
-            write_scp(self.dir / "bad_utts", self.bad)
-        write_stats(self.dir / "feats_stats.npz", *self.stats)
-        write_settings(self.dir / "feats_extract.yaml", self.settings)
-
-
-def resample(wav: np.ndarray, fs: int, wanted_fs: int, utt: str) -> np.ndarray:
-    """Convert audio (samples,) from ``fs`` to ``wanted_fs`` Hz; ValueError if it is empty, non-finite or silent."""
-    import librosa
-
-    from flowavenet_plugin.data.features import check_wav
-
-    check_wav(wav, fs, utt, wanted_fs=fs, min_samples=1)
-    return librosa.resample(wav, orig_sr=fs, target_sr=wanted_fs, res_type="soxr_hq")
-
-
-def write_settings(path: Path, settings: dict[str, Any]) -> None:
-    """Write the feature type and its settings as yaml."""
-    with atomic_open(path) as file:
-        file.write(yaml.safe_dump(settings, sort_keys=False).encode())
+    if text == MIX:
+        return text
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"a channel is a number from 0, or {MIX}, not '{text}'")
+    return int(text)
 
 
 @contextmanager
@@ -284,13 +131,29 @@ def run(args: argparse.Namespace) -> None:
         check_train_config(args.train_config, conf)
     settings = {"feats_extract": args.feats_extract, "feats_extract_conf": conf}
     with only_process(args.output_dir):
-        job = Extraction(args.wav_scp, args.output_dir, settings, args.resample, args.skip_bad_utts, args.merged_dir)
+        recordings = read_recordings(args.wav_scp, args.segments)
+        if not recordings:
+            raise ValueError(f"no utterances in {args.segments or segments_beside(args.wav_scp) or args.wav_scp}")
+        job = Extraction(
+            recordings,
+            args.output_dir,
+            settings,
+            resample=args.resample,
+            channel=args.channel,
+            skip_bad_utts=args.skip_bad_utts,
+            merged_dir=args.merged_dir,
+        )
         if job.is_complete():
             logging.info(f"{args.output_dir} is complete, nothing to do")
             return
         job.run(build_feats_extract(args.feats_extract, conf))
     seconds = sum(job.samples.values()) / conf["fs"]
     logging.info(f"{len(job.samples)} utterances, {seconds:.1f} s of audio, {job.stats[0]} frames: {args.output_dir}")
+    if job.untold:
+        logging.warning(
+            f"{job.untold} of {len(job.samples)} recordings are HDF5 files, which don't tell their rate: taken as "
+            f"{conf['fs']} Hz"
+        )
     if job.over:
         loudest = max(job.over, key=job.over.__getitem__)
         logging.warning(

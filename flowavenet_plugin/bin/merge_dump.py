@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from flowavenet_plugin.bin.extract_feats import DONE, write_settings
+from flowavenet_plugin.bin.extraction import DONE, write_settings
 from flowavenet_plugin.data.scp import check_arks, check_feats, check_same_ids, read_scp, write_scp
 from flowavenet_plugin.data.settings import read_settings
 from flowavenet_plugin.data.stats import write_stats

@@ -31,7 +31,9 @@ def get_parser() -> argparse.ArgumentParser:
         prog="vocoder_inference", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--config", type=Path, help="YAML file with any of these options (conf/decode.yaml)")
-    parser.add_argument("--scp", type=Path, help="features: feats.scp of ark or npy entries, un-normalised")
+    parser.add_argument(
+        "--scp", type=Path, help="un-normalised features: feats.scp of ark, npy or HDF5 entries, or an ark"
+    )
     parser.add_argument(
         "--tts_dir", type=Path, help="instead: a run of ESPnet2's tts_inference, exp/tts_x/decode_y/eval1"
     )

@@ -6,6 +6,7 @@ import codecs
 from collections.abc import Collection
 from pathlib import Path
 
+from flowavenet_plugin.data.recordings import segments_beside
 from flowavenet_plugin.data.scp import check_arks, check_holds_no_code, check_same_ids, read_scp
 
 
@@ -20,12 +21,18 @@ def check_lists(paths: Collection[tuple[str, str, str]], shape_files: Collection
 
     Raises:
         ValueError: If there is no list, an entry is a shell pipe, an id stands twice or in one list only, a shape file
-            names others, or an archive is broken, a pickle, or holds other bands.
+            names others, the speech is of recordings that segments cut, or an archive is broken, a pickle, or holds
+            other bands.
     """
     if not paths:
         option = f"--{which.removesuffix('ing').removesuffix('ation')}_data_path_and_name_and_type"
         raise ValueError(f"there is no {which} set: name its lists by {option}")
-    for path, _, kind in paths:
+    for path, name, kind in paths:
+        if name == "speech" and (segments := segments_beside(path)) is not None:
+            raise ValueError(
+                f"{path} lists recordings, which {segments} cuts into utterances: training takes the list of "
+                "utterances that stage 1 (extract_feats) writes, dump/.../wav.scp"
+            )
         if kind == "kaldi_ark":
             check_holds_no_code(path)
     for path in (*(path for path, _, _ in paths), *shape_files):

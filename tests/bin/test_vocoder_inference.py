@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,22 @@ def test_sound_is_that_of_the_vocoder(corpus: Path, tmp_path: Path) -> None:
     written, _ = soundfile.read(tmp_path / "out" / "wav" / "utt2.wav")
     np.testing.assert_allclose(written, expected.numpy(), atol=1.0 / 2**15)
     assert np.abs(written).max() > 0.01
+
+
+def test_features_in_other_forms_sound_the_same(corpus: Path, tmp_path: Path) -> None:
+    decode(corpus, tmp_path / "out")
+    (tmp_path / "feats.ark.gz").write_bytes(gzip.compress((corpus / "feats.ark").read_bytes()))
+    decode(corpus, tmp_path / "packed", "--scp", str(tmp_path / "feats.ark.gz"))
+    assert largest_difference(tmp_path / "out", tmp_path / "packed") == 0
+    h5py = pytest.importorskip("h5py", reason="HDF5 is read by h5py")
+    lines = []
+    for uid, feats in open_feats(corpus / "feats.scp").items():
+        with h5py.File(tmp_path / f"{uid}.h5", "w") as file:
+            file["wave"], file["feats"] = np.zeros(100, np.float32), feats
+        lines.append(f"{uid} {uid}.h5\n")
+    (tmp_path / "h5.scp").write_text("".join(lines))
+    decode(corpus, tmp_path / "hdf5", "--scp", str(tmp_path / "h5.scp"), "--batch_size", "2")
+    assert largest_difference(tmp_path / "out", tmp_path / "hdf5") <= 1
 
 
 def largest_difference(first: Path, second: Path) -> int:

@@ -283,9 +283,12 @@ def test_npy_must_hold_frames(tmp_path: Path, value: np.ndarray) -> None:
 
 
 def test_unknown_entry(tmp_path: Path) -> None:
-    write_scp(tmp_path / "feats.scp", {"a": "feats.h5"})
-    with pytest.raises(ValueError, match="a: 'feats.h5' in .* neither"):
+    (tmp_path / "feats.txt").write_text("1 2 3")
+    write_scp(tmp_path / "feats.scp", {"a": "feats.txt", "b": "feats.h5"})
+    with pytest.raises(ValueError, match="a: 'feats.txt' in .* neither .* copy-feats"):
         check_arks(tmp_path / "feats.scp")
+    with pytest.raises(ValueError, match="b: no such feature file: feats.h5"):
+        open_feats(tmp_path / "feats.scp")["b"]
 
 
 def test_ark_writer_is_all_or_nothing(scp: Path) -> None:
