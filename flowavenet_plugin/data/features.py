@@ -19,6 +19,8 @@ from flowavenet_plugin.data.scp import check_fit
 SILENCE_PEAK = 1e-3
 # What the original FloWaveNet scales every utterance's peak to.
 ORIGINAL_PEAK = 0.999
+#: Frames that are computed at once.
+PART_FRAMES = 16384
 
 
 class OriginalMel(AbsFeatsExtract):
@@ -205,14 +207,34 @@ def extract(feats_extract: AbsFeatsExtract, wav: np.ndarray, fs: int, utt: str) 
     wav = np.ascontiguousarray(wav, dtype=np.float32)
     if isinstance(feats_extract, OriginalMel):
         wav = wav / np.abs(wav).max() * ORIGINAL_PEAK
-    with torch.no_grad():
-        feats, _ = feats_extract(torch.from_numpy(wav)[None], torch.tensor([len(wav)]))
-    feats = feats[0].numpy()
+    feats = _in_parts(feats_extract, torch.from_numpy(wav)).numpy()
     if isinstance(feats_extract, OriginalMel):
         missing = len(feats) * feats_extract.hop_length - len(wav)
         wav = np.pad(wav, (missing // 2, missing - missing // 2))
     check_fit(utt, len(wav), len(feats), feats_extract.hop_length)
     return wav, feats
+
+
+@torch.no_grad()
+def _in_parts(feats_extract: AbsFeatsExtract, wav: Tensor) -> Tensor:
+    """Compute the features (frames, n_mels) of audio (samples,), of long audio some minutes at once.
+
+    Each part has frames before and after it, as many as reach into it. Lengths aren't told: all is audio, and of
+    lengths ESPnet2 makes a mask whose memory grows with their square.
+    """
+    hop = feats_extract.hop_length
+    count, reach = len(wav) // hop + 1, -(-feats_extract.n_fft // hop)
+    parts = []
+    for first in range(0, count, PART_FRAMES):
+        last = min(first + PART_FRAMES, count)
+        if count - last <= reach + 1:  # what is left is too short to be reflected at its end
+            last = count
+        start = max(0, first - reach)
+        end = len(wav) if last == count else (last + reach) * hop
+        parts.append(feats_extract(wav[None, start * hop : end])[0][0, first - start : last - start])
+        if last == count:
+            break
+    return torch.cat(parts)
 
 
 def check_wav(wav: np.ndarray, fs: int, utt: str, wanted_fs: int, min_samples: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 import torch
 from espnet2.tts.feats_extract.log_mel_fbank import LogMelFbank
 
+from flowavenet_plugin.data import features
 from flowavenet_plugin.data.features import OriginalMel, build_feats_extract, extract, full_settings
 from flowavenet_plugin.data.scp import read_audio
 
@@ -182,3 +185,39 @@ def test_bad_settings(name: str, conf: dict[str, Any], message: str) -> None:
 def test_full_settings_can_be_compared() -> None:
     assert full_settings("fbank", {"fs": 22050, "win_length": None}) == full_settings("fbank", LJSPEECH)
     assert full_settings("original")["fmin"] == 125
+
+
+@pytest.mark.parametrize("kind", ["fbank", "original"])
+@pytest.mark.parametrize("hop", [64, 75, 250])
+@pytest.mark.parametrize("part", [7, 16, 50])
+def test_features_of_long_audio_are_those_of_its_parts(
+    kind: str, hop: int, part: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extractor = build_feats_extract(
+        kind, full_settings(kind, dict(fs=8000, n_fft=256, hop_length=hop, n_mels=20, fmin=0, fmax=4000))
+    )
+    wav = 0.1 * np.random.default_rng(0).standard_normal(60 * hop).astype(np.float32)
+    for size in range(len(wav) - 5 * hop, len(wav), hop // 3):  # ends that are reflected in each way
+        monkeypatch.setattr(features, "PART_FRAMES", 10**6)
+        whole = extract(extractor, wav[:size], 8000, "clip")[1]
+        monkeypatch.setattr(features, "PART_FRAMES", part)
+        np.testing.assert_allclose(extract(extractor, wav[:size], 8000, "clip")[1], whole, rtol=0, atol=2e-5)
+
+
+MEASURED = """
+import resource
+import numpy as np
+from flowavenet_plugin.data.features import build_feats_extract, extract, full_settings
+extractor = build_feats_extract("fbank", full_settings("fbank", dict(fs=16000, n_fft=512, hop_length=128)))
+def most(minutes):
+    wav = np.random.default_rng(0).standard_normal(60 * minutes * 16000, dtype=np.float32)
+    extract(extractor, wav, 16000, "clip")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+short = most(2)
+print((most(8) - short) / 2**10)
+"""
+
+
+def test_memory_grows_no_faster_than_audio() -> None:
+    done = subprocess.run([sys.executable, "-c", MEASURED], stdout=subprocess.PIPE, check=True, text=True)
+    assert float(done.stdout.split()[-1]) < 600  # MiB; a mask of ESPnet2's would take 3,400
