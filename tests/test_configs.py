@@ -13,10 +13,10 @@ import yaml
 
 from flowavenet_plugin.bin import vocoder_inference
 from flowavenet_plugin.bin.vocoder_train import get_parser
-from flowavenet_plugin.flow.settings import VocoderSettings
 from flowavenet_plugin.tasks.schedule import BudgetHalving
 from flowavenet_plugin.tasks.vocoder import VocoderTask
 from flowavenet_plugin.vocoder.flowavenet_vocoder import FloWaveNetVocoder
+from flowavenet_plugin.vocoder.settings import VocoderSettings
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted(path for folder in (ROOT, *ROOT.glob("egs/*/voc1")) for path in folder.glob("conf/**/*.yaml"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flowavenet_plugin.flow.settings import VocoderSettings
+from flowavenet_plugin.vocoder.settings import VocoderSettings
 
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf"

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from flowavenet_plugin.flow.arithmetic import exact_linear, own_arithmetic
 from flowavenet_plugin.flow.prediction_matrices import BINS, cholesky, interpolation, lengthened
 from flowavenet_plugin.flow.recursion import Filters, Recursion, whiten
-from flowavenet_plugin.flow.settings import VocoderSettings
 
+#: Channels of its network, and the lowest and highest frequency of the features in Hz, unless told otherwise.
+CHANNELS, MEL_RANGE = 128, (80.0, 7600.0)
 #: Least power per sample: a deviation of one step of 16-bit audio.
 FLOOR = 2.0**-30
 #: Share of the power that is added as white noise, so that the equations stay solvable.
@@ -46,8 +47,8 @@ class LinearPrediction(nn.Module):
         hop_length: int,
         n_mels: int,
         order: int,
-        channels: int = VocoderSettings.prediction_channels,
-        mel_range: tuple[float, float] = VocoderSettings.mel_range,
+        channels: int = CHANNELS,
+        mel_range: tuple[float, float] = MEL_RANGE,
     ) -> None:
         """Build the network.
 

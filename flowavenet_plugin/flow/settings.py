@@ -1,6 +1,7 @@
 """Sizes and settings of the network: names, defaults, what each means and which can't be. The one place for them.
 
-Constructors, ``--vocoder_conf``, ``--print_config``, docs/architecture.md and the comments of the presets follow.
+Constructors, ``--vocoder_conf``, ``--print_config``, docs/architecture.md and the comments of the presets follow. What a
+vocoder adds: vocoder/settings.py.
 """
 
 from __future__ import annotations
@@ -15,11 +16,10 @@ from typing import Any, TypeVar
 #: One value, or one of each block.
 PerBlock = int | Sequence[int]
 Class = TypeVar("Class", bound=type)
-#: What becomes sound: standard normal noise; or pulses at the pitch as its mean where speech is voiced.
-SOURCES = ("noise", "pulses")
 
 
-def _setting(default: object, meaning: str) -> Any:
+def setting(default: object, meaning: str) -> Any:
+    """Return a field of settings: its default, and what it means."""
     return dataclasses.field(default=default, metadata=dict(meaning=meaning))
 
 
@@ -31,27 +31,27 @@ class FlowSettings:
         ValueError: If a size is out of range.
     """
 
-    n_mels: int = _setting(80, "mel bands of the conditioning")
-    n_block: int = _setting(8, "context blocks; each halves the rate")
-    n_flow: PerBlock = _setting(6, "flow steps (ActNorm, coupling, swap) of each block")
-    n_layer: PerBlock = _setting(2, "dilated layers of the WaveNet in each coupling")
-    filter_size: PerBlock = _setting(256, "channels of these WaveNets; memory and time grow with it")
-    kernel_size: int = _setting(3, "taps of their dilated convolutions, odd unless causal")
-    block_per_split: PerBlock = _setting(
+    n_mels: int = setting(80, "mel bands of the conditioning")
+    n_block: int = setting(8, "context blocks; each halves the rate")
+    n_flow: PerBlock = setting(6, "flow steps (ActNorm, coupling, swap) of each block")
+    n_layer: PerBlock = setting(2, "dilated layers of the WaveNet in each coupling")
+    filter_size: PerBlock = setting(256, "channels of these WaveNets; memory and time grow with it")
+    kernel_size: int = setting(3, "taps of their dilated convolutions, odd unless causal")
+    block_per_split: PerBlock = setting(
         4, "half of the channels leave after every so many blocks; a list: after these; n_block: never"
     )
-    affine: bool = _setting(True, "couplings scale and shift; false: shift only")
-    causal: bool = _setting(False, "true: WaveNets that see the past only")
-    upsample_scales: Sequence[int] = _setting((16, 16), "mel upsampling; the product is the hop length in samples")
-    reversible: bool = _setting(
+    affine: bool = setting(True, "couplings scale and shift; false: shift only")
+    causal: bool = setting(False, "true: WaveNets that see the past only")
+    upsample_scales: Sequence[int] = setting((16, 16), "mel upsampling; the product is the hop length in samples")
+    reversible: bool = setting(
         True, "true: training rebuilds activations: less memory for more time; false: keeps them"
     )
-    first_squeeze: int = _setting(2, "samples that a column of the first block holds, a power of two")
-    cond_channels: PerBlock = _setting(0, "channels of conditioning made for each block; 0: mels squeezed like audio")
-    cond_filter_size: int = _setting(256, "hidden channels of the network on frames that makes it")
-    cond_n_layer: int = _setting(2, "residual layers of that network")
-    mixing: bool = _setting(False, "true: a matrix mixes the channels before each coupling")
-    share_stacks: bool = _setting(False, "true: WaveNets of a block share all but conditioning and end")
+    first_squeeze: int = setting(2, "samples that a column of the first block holds, a power of two")
+    cond_channels: PerBlock = setting(0, "channels of conditioning made for each block; 0: mels squeezed like audio")
+    cond_filter_size: int = setting(256, "hidden channels of the network on frames that makes it")
+    cond_n_layer: int = setting(2, "residual layers of that network")
+    mixing: bool = setting(False, "true: a matrix mixes the channels before each coupling")
+    share_stacks: bool = setting(False, "true: WaveNets of a block share all but conditioning and end")
 
     def __post_init__(self) -> None:
         every = isinstance(self.block_per_split, int)
@@ -100,63 +100,6 @@ class FlowSettings:
         """Numbers of the blocks, counted from 1, that end with a split."""
         every = self.block_per_split
         return list(range(every, self.n_block, every)) if isinstance(every, int) else list(every)
-
-
-@dataclass(frozen=True, kw_only=True)
-class VocoderSettings(FlowSettings):
-    """What a vocoder adds: a linear prediction around the flow, and the noise that becomes sound."""
-
-    temperature: float = _setting(0.8, "deviation of the noise in synthesis, from 0, unless decoding asks for another")
-    prediction_order: int = _setting(0, "samples that a linear prediction from the features looks back; 0: none")
-    prediction_channels: int = _setting(128, "channels of the network that tells its spectrum")
-    mel_range: Sequence[float] = _setting((80.0, 7600.0), "lowest and highest frequency of the features in Hz")
-    source: str = _setting("noise", "what becomes sound: noise, or pulses (at the pitch, and noise)")
-    likelihood_weight: float = _setting(1.0, "weight of the negative log-likelihood (nats/sample) in the loss")
-    sampled_weight: float = _setting(0.0, "weight of the distance in spectra of sampled speech from the recording")
-    adversarial_weight: float = _setting(0.0, "weight of discriminators that judge sampled speech; 0: there are none")
-    discriminator_channels: int = _setting(32, "channels of their first layers; the last have 16 times as many")
-    blur: float = _setting(0.0, "share of training segments whose features are smoothed, as a TTS model's are")
-    reader_channels: int = _setting(0, "channels of a network that sharpens features and tells their pitch; 0: none")
-    reader_layers: int = _setting(6, "its layers")
-    reader_weight: float = _setting(1.0, "weight of its loss; 0: it stays as it is")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.source not in SOURCES:
-            raise ValueError(f"source must be one of {', '.join(SOURCES)}, not {self.source!r}")
-        if self.source != "noise" and self.prediction_order == 0:
-            raise ValueError(f"source={self.source} needs a linear prediction: prediction_order is 0")
-        for name in ("likelihood_weight", "sampled_weight", "adversarial_weight", "blur", "reader_weight"):
-            value = getattr(self, name)
-            if not (0 <= value < math.inf) or (name == "blur" and value > 1):
-                raise ValueError(f"{name} must be a number from 0{' to 1' if name == 'blur' else ''}, not {value}")
-        if self.discriminator_channels < 2 or self.discriminator_channels % 2:
-            raise ValueError(f"discriminator_channels must be an even number from 2, not {self.discriminator_channels}")
-        if self.reader_channels < 0 or self.reader_layers < 1:
-            raise ValueError(
-                f"reader_channels must be at least 0 and reader_layers at least 1, not {self.reader_channels} and "
-                f"{self.reader_layers}"
-            )
-        if not (self.trains_flow or self.trains_reader):
-            raise ValueError(
-                "likelihood_weight, sampled_weight and adversarial_weight are all 0, and no network reads features "
-                "(reader_channels, reader_weight): nothing is learnt"
-            )
-
-    @property
-    def trains_flow(self) -> bool:
-        """Whether the flow learns anything."""
-        return bool(self.likelihood_weight or self.sampled_weight or self.adversarial_weight)
-
-    @property
-    def trains_reader(self) -> bool:
-        """Whether there is a network that reads features, and it learns anything."""
-        return bool(self.reader_channels and self.reader_weight)
-
-    @property
-    def flow(self) -> dict[str, Any]:
-        """What of it the flow takes."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(FlowSettings)}
 
 
 def takes(settings: type[FlowSettings], *leading: str) -> Callable[[Class], Class]:

@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from flowavenet_plugin.flow.settings import VocoderSettings
 from flowavenet_plugin.vocoder.flowavenet_vocoder import FloWaveNetVocoder
 from flowavenet_plugin.vocoder.registry import VOCODERS
+from flowavenet_plugin.vocoder.settings import VocoderSettings
 
 #: Criterion of the averaged weights.
 EMA_CRITERION = ("valid", "ema_loss")

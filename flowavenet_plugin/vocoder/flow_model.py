@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from flowavenet_plugin.flow.arithmetic import full_precision, own_arithmetic, usable
 from flowavenet_plugin.flow.flowavenet import FloWaveNet
 from flowavenet_plugin.flow.prediction import LinearPrediction
-from flowavenet_plugin.flow.settings import VocoderSettings
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
 from flowavenet_plugin.vocoder.checks import as_feats, as_waveform, check_temperature, sample_counts
 from flowavenet_plugin.vocoder.folded import FoldedWeights
@@ -21,6 +20,7 @@ from flowavenet_plugin.vocoder.inversion.pieces import Tables
 from flowavenet_plugin.vocoder.level import taken
 from flowavenet_plugin.vocoder.reading import MelReader, Reading
 from flowavenet_plugin.vocoder.reading.session import ReadingSession
+from flowavenet_plugin.vocoder.settings import VocoderSettings
 from flowavenet_plugin.vocoder.training.adversarial import Adversary
 from flowavenet_plugin.vocoder.training.objective import Batch, LossTables, batch_likelihood, batch_loss
 

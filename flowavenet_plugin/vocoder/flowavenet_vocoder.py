@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from flowavenet_plugin.flow.arithmetic import own_arithmetic
-from flowavenet_plugin.flow.settings import VocoderSettings, takes
+from flowavenet_plugin.flow.settings import takes
 from flowavenet_plugin.flow.synthesis import PreparedFlow
 from flowavenet_plugin.vocoder.checks import as_noise, check_temperature
 from flowavenet_plugin.vocoder.flow_model import FlowModel
@@ -23,6 +23,7 @@ from flowavenet_plugin.vocoder.level import heard, taken, taken_batch, taken_pie
 from flowavenet_plugin.vocoder.noise import NoiseSource, first_phase
 from flowavenet_plugin.vocoder.pickling import copied, reduced
 from flowavenet_plugin.vocoder.reading import Reading
+from flowavenet_plugin.vocoder.settings import VocoderSettings
 from flowavenet_plugin.vocoder.source import at
 from flowavenet_plugin.vocoder.source.session import SourceSession
 from flowavenet_plugin.vocoder.streaming import Synthesis

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flowavenet_plugin.data.features import build_feats_extract
-from flowavenet_plugin.flow.settings import VocoderSettings
 from flowavenet_plugin.vocoder.flowavenet_vocoder import FloWaveNetVocoder
+from flowavenet_plugin.vocoder.settings import VocoderSettings
 
 ROOT = Path(__file__).parents[2]
 PRESETS = sorted(path for folder in (ROOT, *ROOT.glob("egs/*/voc1")) for path in folder.glob("conf/train_*.yaml"))

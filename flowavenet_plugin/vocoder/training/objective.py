@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from flowavenet_plugin.flow.flowavenet import FloWaveNet
 from flowavenet_plugin.flow.prediction import LinearPrediction
 from flowavenet_plugin.flow.recursion import Filters
-from flowavenet_plugin.flow.settings import VocoderSettings
 from flowavenet_plugin.vocoder.inversion.pieces import working_dtype
 from flowavenet_plugin.vocoder.inversion.pitch import PitchReader
 from flowavenet_plugin.vocoder.inversion.settings import feature_settings
 from flowavenet_plugin.vocoder.reading import MelReader, Reading
+from flowavenet_plugin.vocoder.settings import VocoderSettings
 from flowavenet_plugin.vocoder.source import Latent, PulseSource, at
 from flowavenet_plugin.vocoder.training.adversarial import Adversary
 from flowavenet_plugin.vocoder.training.blur import blurred
