@@ -1,7 +1,7 @@
 """Sizes and settings of the network: names, defaults, what each means and which can't be. The one place for them.
 
-Constructors, ``--vocoder_conf``, ``--print_config``, docs/architecture.md and the comments of the presets follow. What a
-vocoder adds: vocoder/settings.py.
+Constructors, ``--vocoder_conf``, ``--print_config``, docs/architecture.md and the comments of the presets follow. What
+a vocoder adds: vocoder/settings.py.
 """
 
 from __future__ import annotations
