@@ -108,6 +108,10 @@ def end_stopped(stop: StopAsked, distributed: bool) -> NoReturn:
     """
     if distributed:
         torch.distributed.barrier()  # launchers kill what is left when the first process has ended
+        # gloo's thread lets go of the tensors of collectives when they are over, for which it needs Python's lock. Were
+        # the group taken down meanwhile, by whoever has that lock, each would wait for the other. The second barrier is
+        # waited for without it, and begins when all before it is let go.
+        torch.distributed.barrier()
     logging.warning(f"Training was stopped by {signal.Signals(stop.number).name}. Started again, it goes on from there")
     raise SystemExit(128 + stop.number)
 
