@@ -186,7 +186,7 @@ def test_a_session_gives_every_frame_once_in_order_and_phases_go_on(speech: tupl
         (dict(prediction_order=0), "source=pulses needs a linear prediction"),
         (dict(blur=1.5), "blur must be a number from 0 to 1, not 1.5"),
         (dict(sampled_weight=-1.0), "sampled_weight must be a number from 0, not -1.0"),
-        (dict(likelihood_weight=0.0), "all 0: nothing is learnt"),
+        (dict(likelihood_weight=0.0), "all 0, and no network reads features"),
         (dict(discriminator_channels=3), "discriminator_channels must be an even number from 2, not 3"),
     ],
 )

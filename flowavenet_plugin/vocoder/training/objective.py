@@ -115,10 +115,9 @@ class Likelihood(NamedTuple):
 
 def batch_likelihood(network: Network, batch: Batch) -> Likelihood:
     """Compute the likelihood of a batch; where the source is pulses, of recordings whose pulses point up."""
-    frames = _frames(batch, network.hop_length)
     if network.reader is not None:
         with torch.no_grad():
-            batch = batch._replace(feats=network.read(batch.feats, frames).feats)
+            batch = batch._replace(feats=network.read(batch.feats, _frames(batch, network.hop_length)).feats)
     wav, cond = batch.wav, network.normalize(batch.feats)
     residual, filters, logdet, latent = wav, None, 0.0, None
     if network.prediction is not None:
@@ -126,7 +125,7 @@ def batch_likelihood(network: Network, batch: Batch) -> Likelihood:
         residual, logdet = network.prediction.whiten(wav, filters, batch.lengths)
     if (source := network.tables().source) is not None:
         with torch.no_grad():
-            latent, sign = source.of_recording(wav, residual, frames)
+            latent, sign = source.of_recording(wav, residual, _frames(batch, network.hop_length))
         wav, residual = sign * wav, sign * residual
     noise, flow_logdet = network.flow(residual[:, None], cond.mT, batch.lengths)
     # Pulses and noise have unit power together: for the likelihood, which knows no phase, noise is standard normal.
