@@ -1,8 +1,9 @@
 # make env: the virtual environment; make lint: ruff and shellcheck; make test: all checks;
+# make fuzz: 10,000 damaged files, read by all readers;
 # make oldest: the tests with the oldest versions that setup.py allows, in .venv.oldest; make wheels: asks the package
 # index whether every pin has a wheel for every Python; make clean: removes environments and caches, not what recipes made
 
-.PHONY: env lint test oldest wheels clean
+.PHONY: env lint test fuzz oldest wheels clean
 
 env:
 	@local/setup_env.sh
@@ -13,7 +14,7 @@ lint:
 test:
 	@local/check.sh
 
-oldest wheels:
+fuzz oldest wheels:
 	@local/check.sh $@
 
 clean:

@@ -2,8 +2,9 @@
 # All checks: ruff and shellcheck, pytest, all stages of the recipe. Makes the environment when it isn't there.
 #
 #   local/check.sh          these three, also after one failed; the status is 0 only if all passed
-#   local/check.sh lint     only those named, of: lint unit recipe oldest wheels
+#   local/check.sh lint     only those named, of: lint unit recipe fuzz oldest wheels
 #
+# fuzz: 10,000 damaged files of all kinds are read, where the unit tests read some hundred.
 # oldest: pytest with the oldest versions that setup.py allows, in an environment of their own (.venv.oldest, 6 GB).
 # wheels: asks the package index whether every pin has a wheel for every Python that setup.py allows.
 set -euo pipefail
@@ -37,6 +38,8 @@ unit() {
 
 recipe() { if [ -f tests/test_recipe.sh ]; then bash tests/test_recipe.sh; fi; }
 
+fuzz() { FLOWAVENET_FUZZ="${FLOWAVENET_FUZZ:-10000}" python -m pytest -q tests/test_fuzz.py; }
+
 oldest() {
     local/setup_env.sh --oldest || return 1
     PATH="${PWD}/.venv.oldest/bin:${PATH}" unit
@@ -48,8 +51,8 @@ failed=()
 [ $# -gt 0 ] || set -- lint unit recipe
 for check in "$@"; do
     case ${check} in
-        lint | unit | recipe | oldest | wheels) ;;
-        *) echo "check.sh: unknown check '${check}', not one of lint, unit, recipe, oldest, wheels" >&2 && exit 2 ;;
+        lint | unit | recipe | fuzz | oldest | wheels) ;;
+        *) echo "check.sh: unknown check '${check}', not one of lint, unit, recipe, fuzz, oldest, wheels" >&2 && exit 2 ;;
     esac
     echo "check.sh: ${check}"
     "${check}" || failed+=("${check}") # errexit is off inside: each check returns its status itself

@@ -19,7 +19,7 @@ import numpy as np
 from flowavenet_plugin.bin.merge_dump import write
 from flowavenet_plugin.data.decoded import write_wav
 from flowavenet_plugin.data.scp import ArkWriter, read_audio, read_files, read_scp
-from flowavenet_plugin.data.settings import read_settings
+from flowavenet_plugin.data.settings import read_feats_settings
 from flowavenet_plugin.data.tts_run import GeneratedFeats
 
 
@@ -81,7 +81,7 @@ def align(args: argparse.Namespace) -> int:
         ValueError: If pairs don't fit, before anything is written.
         FileNotFoundError: If a file is missing.
     """
-    settings = read_settings(args.dump_dir / "feats_extract.yaml")
+    settings = read_feats_settings(args.dump_dir / "feats_extract.yaml")
     hop, n_mels = (settings["feats_extract_conf"][key] for key in ("hop_length", "n_mels"))
     natural = {utt: int(frames) for utt, frames in read_scp(args.dump_dir / "utt2num_frames").items()}
     wavs = read_files(args.dump_dir / "wav.scp")

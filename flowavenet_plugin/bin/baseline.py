@@ -99,9 +99,9 @@ def baseline_system(
         write_sources,
     )
     from flowavenet_plugin.data.scp import open_feats, write_scp
-    from flowavenet_plugin.data.settings import read_settings
+    from flowavenet_plugin.data.settings import read_feats_settings
 
-    settings = read_settings(feats_scp.parent / "feats_extract.yaml")
+    settings = read_feats_settings(feats_scp.parent / "feats_extract.yaml")
     baseline = BASELINES[name](settings["feats_extract"], settings["feats_extract_conf"])
     feats, folder = open_feats(feats_scp), output_dir / name
     wavs = {utt: folder / "wav" / f"{utt}.wav" for utt in utts}

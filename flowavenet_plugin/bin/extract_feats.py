@@ -106,12 +106,10 @@ def check_train_config(path: Path, conf: dict[str, Any]) -> None:
         ValueError: If they don't fit; with file and both values.
         OSError: If it can't be read.
     """
-    from flowavenet_plugin.data.settings import read_settings
+    from flowavenet_plugin.data.settings import read_options
     from flowavenet_plugin.tasks.refusals import check_vocoder_conf
 
-    config = read_settings(path) or {}
-    if not isinstance(config, dict):
-        raise ValueError(f"--train_config {path} is no configuration of options and their values")
+    config = read_options(path)
     try:
         check_vocoder_conf(config.get("vocoder", "flowavenet"), config.get("vocoder_conf") or {}, conf)
     except ValueError as error:

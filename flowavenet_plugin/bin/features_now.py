@@ -35,10 +35,10 @@ def settings_checksum(feats_scp: Path) -> str:
         ValueError: If it is no YAML file.
     """
     from flowavenet_plugin.data.provenance import checksum
-    from flowavenet_plugin.data.settings import read_settings
+    from flowavenet_plugin.data.settings import read_feats_settings
 
-    settings = read_settings(feats_scp.parent / "feats_extract.yaml")
-    return checksum(json.dumps(settings, sort_keys=True).encode())
+    settings = read_feats_settings(feats_scp.parent / "feats_extract.yaml")
+    return checksum(json.dumps(settings, sort_keys=True, default=str).encode())
 
 
 class FeaturesNow:

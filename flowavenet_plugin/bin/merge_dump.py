@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from flowavenet_plugin.bin.extraction import DONE, write_settings
 from flowavenet_plugin.data.scp import check_arks, check_feats, check_same_ids, read_scp, write_scp
-from flowavenet_plugin.data.settings import read_settings
-from flowavenet_plugin.data.stats import write_stats
+from flowavenet_plugin.data.settings import read_feats_settings
+from flowavenet_plugin.data.stats import read_sums, write_stats
 
 LISTS = ("feats.scp", "wav.scp", "utt2num_samples", "utt2num_frames")
 
@@ -45,14 +44,17 @@ def read_part(folder: Path) -> tuple[dict[str, dict[str, str]], dict[str, Any]]:
     if not (folder / DONE).is_file():
         raise ValueError(f"{folder} is unfinished (no {DONE} in it): run its extract_feats again")
     lists = {name: read_scp(folder / name) for name in LISTS}
-    settings = read_settings(folder / "feats_extract.yaml")
+    settings = read_feats_settings(folder / "feats_extract.yaml")
     for name in LISTS[1:]:
         check_same_ids(lists["feats.scp"], lists[name], str(folder / "feats.scp"), str(folder / name))
     shapes = check_arks(folder / "feats.scp")
     samples = _as_numbers(lists["utt2num_samples"], folder / "utt2num_samples")
     frames = _as_numbers(lists["utt2num_frames"], folder / "utt2num_frames")
     conf = settings["feats_extract_conf"]
-    check_feats(shapes, samples, n_mels=conf["n_mels"], hop=conf["hop_length"])
+    try:
+        check_feats(shapes, samples, n_mels=conf["n_mels"], hop=conf["hop_length"])
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
     for utt, (found, _) in shapes.items():
         if frames[utt] != found:
             raise ValueError(f"{utt}: {frames[utt]} frames in {folder / 'utt2num_frames'}, {found} in the ark")
@@ -61,7 +63,7 @@ def read_part(folder: Path) -> tuple[dict[str, dict[str, str]], dict[str, Any]]:
 
 def _as_numbers(values: dict[str, str], path: Path) -> dict[str, int]:
     for utt, value in values.items():
-        if not value.isdecimal():
+        if not re.fullmatch(r"[0-9]{1,18}", value):
             raise ValueError(f"{utt}: '{value}' in {path} is not a number")
     return {utt: int(value) for utt, value in values.items()}
 
@@ -118,8 +120,7 @@ def add_stats(split_dirs: Sequence[Path], total: int) -> list[Any]:
     """Frames, sum and sum of squares of all parts; ValueError if they aren't of ``total`` frames."""
     stats = [0, 0.0, 0.0]
     for folder in split_dirs:
-        with np.load(folder / "feats_stats.npz") as npz:
-            stats = [stats[0] + int(npz["count"]), stats[1] + npz["sum"], stats[2] + npz["sum_square"]]
+        stats = [one + more for one, more in zip(stats, read_sums(folder / "feats_stats.npz"), strict=True)]
     if stats[0] != total:
         raise ValueError(f"the parts' statistics count {stats[0]} frames, their features have {total}")
     return stats

@@ -82,10 +82,10 @@ def score(args: argparse.Namespace, temperature: float, dataset: str, folder: Pa
         The content of scores.json.
     """
     from flowavenet_plugin.bin import evaluate
-    from flowavenet_plugin.data.settings import read_settings
+    from flowavenet_plugin.data.settings import read_feats_settings
 
     dump = args.dump_dir / dataset
-    settings = read_settings(dump / "feats_extract.yaml")
+    settings = read_feats_settings(dump / "feats_extract.yaml")
     options = [f"--ref_scp={dump}/wav.scp", f"--gen_scp={folder}/wav/wav.scp", f"--output_dir={folder}/scoring"]
     options += [f"--utt2rtf={folder}/utt2rtf", f"--title={args.experiment.absolute().name}"]
     options += [f"--inference_config={args.inference_config}"] if args.inference_config else []

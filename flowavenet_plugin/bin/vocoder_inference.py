@@ -101,10 +101,10 @@ def parse_args(cmd: Sequence[str] | None = None) -> argparse.Namespace:
     parser = get_parser()
     given = parser.parse_args(cmd)
     if given.config is not None:
-        from flowavenet_plugin.data.settings import read_settings
+        from flowavenet_plugin.data.settings import read_options
 
         try:
-            options = read_settings(given.config) or {}
+            options = read_options(given.config)
         except (OSError, ValueError) as error:
             parser.error(f"--config {given.config}: {error}")
         known = {action.dest: action for action in parser._actions if action.dest not in ("config", "help")}
@@ -300,12 +300,12 @@ def check_tts_config(tts_dir: Path, vocoder: AbsVocoder) -> None:
     Raises:
         ValueError: If they differ; the message is a table.
     """
-    from flowavenet_plugin.data.settings import read_settings
+    from flowavenet_plugin.data.settings import read_options
     from flowavenet_plugin.tasks.compatibility import check_config
 
     config_file = tts_dir.absolute().parents[1] / "config.yaml"  # exp/tts_x of exp/tts_x/decode_y/eval1
     if config_file.is_file():
-        check_config(read_settings(config_file), vocoder)
+        check_config(read_options(config_file), vocoder)
     else:
         logging.info(f"no {config_file}: the TTS model's feature settings were not compared with the vocoder's")
 

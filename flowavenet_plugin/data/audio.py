@@ -15,6 +15,7 @@ from flowavenet_plugin.data import hdf5
 from flowavenet_plugin.data.archive import open_archive
 from flowavenet_plugin.data.archived_sound import sound_at
 from flowavenet_plugin.data.entries import Entry, entry_of
+from flowavenet_plugin.data.lists import is_file
 
 #: Peak (full scale is 1) up to which floating-point audio is let pass: a little beyond is common, far beyond an error.
 LARGEST_PEAK = 2.0
@@ -24,6 +25,8 @@ OVERSHOOT = 0.5
 MIX = "mix"
 # Writers that stream don't know the length beforehand and put a number in this range into the WAV header.
 _UNKNOWN_WAV_BYTES = 0x7FFFF000
+#: Samples that are read at once, of all channels together.
+_BLOCK = 2**22
 
 
 class Part(NamedTuple):
@@ -71,7 +74,7 @@ def read_audio(
         raise ValueError(f"{utt}: '{path}': {error}") from None
     if entry.has_range:
         raise ValueError(f"{utt}: '{path}' is a range of samples, which isn't taken: name start and end in segments")
-    if not Path(entry.name).is_file():
+    if not is_file(entry.name):
         raise ValueError(f"{utt}: no such audio file: {path}")
     if entry.hdf5:
         audio, fs = _read_hdf5(entry, utt, hdf5_fs, part)
@@ -97,12 +100,28 @@ def _read_sound(file: str | Path | BinaryIO, path: str, utt: str, part: Part) ->
             first, last = _samples(part, sound.frames, fs, f"{utt}: {path}")
             if first:
                 sound.seek(first)
-            audio = sound.read(last - first, dtype="float32", always_2d=True)
+            audio = _in_blocks(sound, last - first)
     except (OSError, RuntimeError) as error:
         raise ValueError(f"{utt}: can't read {path} as audio: {error}") from None
     if len(audio) < last - first:
         raise ValueError(f"{utt}: {path} is truncated: {last - first} samples expected, {len(audio)} found")
     return audio, fs
+
+
+def _in_blocks(sound: soundfile.SoundFile, count: int) -> np.ndarray:
+    """Read samples of all channels, shape (samples, channels), fewer if there are no more.
+
+    Memory is taken for what is there, not for what a damaged header promises.
+    """
+    most = max(_BLOCK // sound.channels, 1)
+    blocks, read = [], 0
+    while read < count:
+        block = sound.read(min(count - read, most), dtype="float32", always_2d=True)
+        blocks.append(block)
+        read += len(block)
+        if len(block) < most:
+            break
+    return np.concatenate(blocks) if blocks else np.zeros((0, sound.channels), dtype=np.float32)
 
 
 def _read_hdf5(entry: Entry, utt: str, fs: int | None, part: Part) -> tuple[np.ndarray, int]:

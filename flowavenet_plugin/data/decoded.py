@@ -14,6 +14,7 @@ from flowavenet_plugin.data.audio import check_wav_is_whole
 from flowavenet_plugin.data.partial import naming, whole_file
 from flowavenet_plugin.data.provenance import read_sources, write_sources
 from flowavenet_plugin.data.scp import read_scp, write_scp
+from flowavenet_plugin.data.text import read_text
 
 #: Name of the list of utterances that couldn't be decoded, with the reason.
 BAD_UTTS = "bad_utts"
@@ -55,6 +56,9 @@ def update_lists(output_dir: Path, keys: Sequence[str], bad: Mapping[str, str], 
         keys: Utterances of the list that is decoded. What was decoded of another one before stays in front of them.
         bad: Utterance -> why it can't be decoded; kept in bad_utts.
         tried: Utterances that aren't bad any more, if they were.
+
+    Raises:
+        ValueError: If one of the lists is damaged; with the file.
     """
     with locked(output_dir):
         listed = output_dir / "wav" / "wav.scp"
@@ -68,7 +72,7 @@ def update_lists(output_dir: Path, keys: Sequence[str], bad: Mapping[str, str], 
         rtfs = {}
         if (output_dir / "utt2rtf").exists():
             # An utterance that was decoded again stands there twice; the last counts.
-            lines = (output_dir / "utt2rtf").read_text(encoding="utf-8").splitlines()
+            lines = read_text(output_dir / "utt2rtf").splitlines()
             rtfs = dict(line.split() for line in lines if len(line.split()) == 2)
         write_scp(output_dir / "utt2rtf", {key: rtfs[key] for key in done if key in rtfs})
         sources = read_sources(output_dir)
@@ -81,7 +85,7 @@ def update_lists(output_dir: Path, keys: Sequence[str], bad: Mapping[str, str], 
 
 def _read_reasons(path: Path) -> dict[str, str]:
     """Read why utterances are bad; of any text, as it is of error messages."""
-    lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
+    lines = read_text(path).split("\n") if path.is_file() else []
     return dict(line.split(" ", 1) for line in lines if " " in line)
 
 

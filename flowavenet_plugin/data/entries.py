@@ -6,12 +6,13 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from flowavenet_plugin.data.lists import find_listed
+from flowavenet_plugin.data.lists import find_listed, is_file
 
 #: Names of HDF5 files, as ParallelWaveGAN (.h5) and others write them.
 _HDF5 = r"\.(?:h5|hdf5)"
 _HDF5_ENTRY = re.compile(rf"(?P<name>.+{_HDF5})(?::(?P<dataset>[^\[\]]+))?")
-_ENTRY = re.compile(r"(?P<name>.+?)(?::(?P<offset>\d+))?")
+# Numbers of more digits are no places in any file, nor does Python read all of them.
+_ENTRY = re.compile(r"(?P<name>.+?)(?::(?P<offset>\d{1,18}))?")
 _RANGE = re.compile(r"(?P<rest>.*)\[(?P<range>[^\[\]]*)\]")
 
 #: First and last place, both inclusive, counted from 0.
@@ -69,7 +70,7 @@ def entry_of(text: str) -> Entry:
     Raises:
         ValueError: If a range can't be one.
     """
-    if Path(text).is_file():
+    if is_file(text):
         return Entry(text, hdf5=re.fullmatch(rf".+{_HDF5}", text) is not None)
     return parse_entry(text)
 
@@ -85,7 +86,7 @@ def _parse_range(text: str) -> tuple[Span | None, Span | None]:
 def _parse_span(part: str, text: str) -> Span | None:
     if part in ("", ":"):
         return None
-    match = re.fullmatch(r"\s*(\d+):(\d+)\s*", part, re.ASCII)
+    match = re.fullmatch(r"\s*(\d{1,18}):(\d{1,18})\s*", part, re.ASCII)
     if match is None or int(match[1]) > int(match[2]):
         raise ValueError(f"the range [{text}] can't be: first:last is wanted, counted from 0, both inclusive")
     return int(match[1]), int(match[2])

@@ -5,6 +5,7 @@ Nothing here ever runs a command: in Kaldi an entry may be a shell pipe, and suc
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -86,6 +87,20 @@ def check_same_ids(a: Collection[str], b: Collection[str], name_a: str, name_b: 
         raise ValueError("; ".join(parts))
 
 
+def is_file(path: str | Path) -> bool:
+    """Whether there is such a file; of a name that is too long, as in damaged lists, there is none.
+
+    Raises:
+        OSError: If that can't be told.
+    """
+    try:
+        return Path(path).is_file()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return False
+        raise
+
+
 def find_listed(name: str, scp: str | Path, utt: str) -> Path | None:
     """Find a file that a list names, relative to the current folder (as in Kaldi), the list's, or one above that.
 
@@ -101,8 +116,8 @@ def find_listed(name: str, scp: str | Path, utt: str) -> Path | None:
         ValueError: If one is there from the current folder, and another one from the list's.
     """
     here, folder = Path(name), Path(scp).absolute().parent
-    beside = next((base / name for base in (folder, *folder.parents) if (base / name).is_file()), None)
-    if not here.is_file():
+    beside = next((base / name for base in (folder, *folder.parents) if is_file(base / name)), None)
+    if not is_file(here):
         return beside
     if beside is not None and not beside.samefile(here):
         raise ValueError(

@@ -6,6 +6,7 @@ kaldiio unpickles what says that it is a pickle, and guesses the type of a text 
 
 from __future__ import annotations
 
+import math
 import struct
 from typing import Any, BinaryIO, NamedTuple
 
@@ -26,11 +27,11 @@ class Header(NamedTuple):
     """What stands before the values of a matrix.
 
     Attributes:
-        shape: Frames and dimension.
+        shape: Frames and dimension; of an array of another kind its own.
         end: Byte of the window at which the matrix ends.
     """
 
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     end: int
 
 
@@ -88,12 +89,28 @@ def _binary_header(head: bytes) -> Header:
 
 
 def _npy_header(file: BinaryIO) -> Header:
+    header = read_npy_header(file, "f")
+    if len(header.shape) != 2 or min(header.shape) < 1:
+        raise ValueError(f"shape {header.shape}; (frames, dim) is wanted")
+    return header
+
+
+def read_npy_header(file: BinaryIO, kinds: str = "fiu") -> Header:
+    """Read what an array of numpy's promises, and nothing more.
+
+    Args:
+        file: It begins where the array does.
+        kinds: Of numbers, as numpy calls them.
+
+    Raises:
+        ValueError: If there is none of these kinds. Damaged ones may make numpy raise others.
+    """
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)
-    if len(shape) != 2 or min(shape) < 1 or dtype.kind != "f":
-        raise ValueError(f"shape {shape} of type {dtype}; (frames, dim) floats are wanted")
-    return Header(shape, file.tell() + shape[0] * shape[1] * dtype.itemsize)
+    if dtype.kind not in kinds or min(shape, default=0) < 0:
+        raise ValueError(f"shape {shape} of type {dtype}; {'floats' if kinds == 'f' else 'numbers'} are wanted")
+    return Header(shape, file.tell() + math.prod(shape) * dtype.itemsize)
 
 
 def _read_text(window: Window) -> tuple[np.ndarray, int]:

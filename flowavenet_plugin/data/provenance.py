@@ -18,6 +18,7 @@ import numpy as np
 
 from flowavenet_plugin.data.partial import naming
 from flowavenet_plugin.data.scp import write_scp
+from flowavenet_plugin.data.text import read_text
 
 #: Name of the list.
 MADE_OF = "made_of"
@@ -60,10 +61,13 @@ def read_sources(folder: str | Path) -> dict[str, Source]:
     """Read how the sounds of a folder were made: utterance -> source; of an utterance made twice the last.
 
     A line that a kill cut short is left out, as is everything where there is no list.
+
+    Raises:
+        ValueError: If the list is no UTF-8; with file and line.
     """
     path = Path(folder) / MADE_OF
     sources = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+    for line in read_text(path).splitlines() if path.is_file() else []:
         utt, *words = line.split(" ")
         source = dict(word.split("=", 1) for word in words if "=" in word)
         if words and len(source) == len(words):

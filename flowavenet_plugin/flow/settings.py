@@ -18,9 +18,13 @@ PerBlock = int | Sequence[int]
 Class = TypeVar("Class", bound=type)
 
 
-def setting(default: object, meaning: str) -> Any:
-    """Return a field of settings: its default, and what it means."""
-    return dataclasses.field(default=default, metadata=dict(meaning=meaning))
+def setting(default: object, meaning: str, most: int | None = None) -> Any:
+    """Return a field of settings: its default, and what it means.
+
+    ``most`` is the largest whole number that it may be, far above what makes sense: larger ones, as damaged files hold
+    them, would take all memory, or days, before anything else is wrong.
+    """
+    return dataclasses.field(default=default, metadata=dict(meaning=meaning, most=most))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,29 +35,34 @@ class FlowSettings:
         ValueError: If a size is out of range.
     """
 
-    n_mels: int = setting(80, "mel bands of the conditioning")
-    n_block: int = setting(8, "context blocks; each halves the rate")
-    n_flow: PerBlock = setting(6, "flow steps (ActNorm, coupling, swap) of each block")
-    n_layer: PerBlock = setting(2, "dilated layers of the WaveNet in each coupling")
-    filter_size: PerBlock = setting(256, "channels of these WaveNets; memory and time grow with it")
-    kernel_size: int = setting(3, "taps of their dilated convolutions, odd unless causal")
+    n_mels: int = setting(80, "mel bands of the conditioning", most=16384)
+    n_block: int = setting(8, "context blocks; each halves the rate", most=32)
+    n_flow: PerBlock = setting(6, "flow steps (ActNorm, coupling, swap) of each block", most=1024)
+    n_layer: PerBlock = setting(2, "dilated layers of the WaveNet in each coupling", most=32)
+    filter_size: PerBlock = setting(256, "channels of these WaveNets; memory and time grow with it", most=16384)
+    kernel_size: int = setting(3, "taps of their dilated convolutions, odd unless causal", most=1023)
     block_per_split: PerBlock = setting(
         4, "half of the channels leave after every so many blocks; a list: after these; n_block: never"
     )
     affine: bool = setting(True, "couplings scale and shift; false: shift only")
     causal: bool = setting(False, "true: WaveNets that see the past only")
-    upsample_scales: Sequence[int] = setting((16, 16), "mel upsampling; the product is the hop length in samples")
+    upsample_scales: Sequence[int] = setting(
+        (16, 16), "mel upsampling; the product is the hop length in samples", most=16384
+    )
     reversible: bool = setting(
         True, "true: training rebuilds activations: less memory for more time; false: keeps them"
     )
-    first_squeeze: int = setting(2, "samples that a column of the first block holds, a power of two")
-    cond_channels: PerBlock = setting(0, "channels of conditioning made for each block; 0: mels squeezed like audio")
-    cond_filter_size: int = setting(256, "hidden channels of the network on frames that makes it")
-    cond_n_layer: int = setting(2, "residual layers of that network")
+    first_squeeze: int = setting(2, "samples that a column of the first block holds, a power of two", most=65536)
+    cond_channels: PerBlock = setting(
+        0, "channels of conditioning made for each block; 0: mels squeezed like audio", most=16384
+    )
+    cond_filter_size: int = setting(256, "hidden channels of the network on frames that makes it", most=16384)
+    cond_n_layer: int = setting(2, "residual layers of that network", most=1024)
     mixing: bool = setting(False, "true: a matrix mixes the channels before each coupling")
     share_stacks: bool = setting(False, "true: WaveNets of a block share all but conditioning and end")
 
     def __post_init__(self) -> None:
+        self._check_sizes()
         every = isinstance(self.block_per_split, int)
         if self.n_block < 1 or (
             self.block_per_split < 1 if every else not all(0 < n < self.n_block for n in self.block_per_split)
@@ -77,6 +86,14 @@ class FlowSettings:
                 f"cond_channels and cond_filter_size must be at least 1 and cond_n_layer at least 0, not "
                 f"{channels}, {self.cond_filter_size} and {self.cond_n_layer}"
             )
+
+    def _check_sizes(self) -> None:
+        for field in dataclasses.fields(self):
+            value, most = getattr(self, field.name), field.metadata.get("most")
+            values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+            for one in values if most is not None else ():
+                if isinstance(one, bool) or not isinstance(one, int) or one > most:
+                    raise ValueError(f"{field.name} must be whole numbers up to {most}, not {value!r}")
 
     def each(self, name: str) -> list[int]:
         """Return the value of each block.

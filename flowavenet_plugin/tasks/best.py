@@ -15,8 +15,7 @@ from espnet2.train.reporter import Reporter
 from torch import Tensor
 
 from flowavenet_plugin.tasks.refusals import EMA_CRITERION, as_list
-from flowavenet_plugin.tasks.saving import link
-from flowavenet_plugin.vocoder.loading import read_tensors
+from flowavenet_plugin.tasks.saving import link, read_checkpoint
 
 
 class BestAverages:
@@ -126,7 +125,7 @@ def take_best_averages(options: Any, checkpoint: Path | None) -> None:
 
 def past_figures(checkpoint: Path, phase: str, key: str) -> dict[int, float]:
     """Read a figure of all epochs that a checkpoint knows it of."""
-    states = read_tensors(checkpoint, mmap=True)
+    states = read_checkpoint(checkpoint)
     return _figures(states["reporter"]["stats"], phase, key)
 
 

@@ -123,8 +123,11 @@ def check_extracted(settings: Mapping[str, Any], vocoder: nn.Module, place: obje
     """
     if not isinstance(settings, Mapping) or settings.get("feats_extract") is None:
         raise ValueError(f"{place} has no feats_extract: it is no list of settings of features")
-    kind, conf = settings["feats_extract"], dict(settings.get("feats_extract_conf") or {})
-    theirs = _effective(full_settings(kind, conf))
+    kind, conf = settings["feats_extract"], settings.get("feats_extract_conf") or {}
+    try:
+        theirs = _effective(full_settings(kind, dict(conf)))
+    except (TypeError, ValueError) as error:  # values of other types
+        raise ValueError(f"{place}: {error}") from error
     ours = _effective(full_settings(vocoder.feats_extract, vocoder.feats_extract_conf))
     rows = []
     if kind != vocoder.feats_extract:

@@ -72,7 +72,7 @@ def check_whole(checkpoint: Path) -> None:
     Raises:
         ValueError: If it is no whole archive of ``torch.save``; the message says how to go on.
     """
-    if zipfile.is_zipfile(checkpoint):
+    if _is_whole(checkpoint):
         return
     broken = f"{checkpoint} is broken: {checkpoint.stat().st_size} bytes, and its end is missing."
     if checkpoint.name == STOPPED:
@@ -88,6 +88,36 @@ def check_whole(checkpoint: Path) -> None:
     )
 
 
+def _is_whole(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # an end that contradicts itself
+        return False
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read checkpoint.pth, tensors from the disk when they are used.
+
+    Raises:
+        FileNotFoundError: If it is missing.
+        ValueError: If it is broken, holds code, or isn't ESPnet2's.
+    """
+    states = read_tensors(path, mmap=True)
+    reporter = states.get("reporter") if isinstance(states, dict) else None
+    known = isinstance(reporter, dict) and isinstance(reporter.get("epoch"), int)
+    if not (known and isinstance(states.get("model"), dict) and _are_figures(reporter.get("stats"))):
+        raise ValueError(f"{path} is broken or no checkpoint: it has no model, or no figures of epochs")
+    return states
+
+
+def _are_figures(stats: object) -> bool:
+    """Whether this is epoch -> phase -> figure -> value."""
+    return isinstance(stats, dict) and all(
+        isinstance(epoch, int) and isinstance(phases, dict) and all(isinstance(each, dict) for each in phases.values())
+        for epoch, phases in stats.items()
+    )
+
+
 def finish_last_epoch(output_dir: Path, criteria: Sequence[Sequence[str]]) -> None:
     """Write what belongs to the epoch of checkpoint.pth and a kill may have left out: its weights and links.
 
@@ -95,11 +125,11 @@ def finish_last_epoch(output_dir: Path, criteria: Sequence[Sequence[str]]) -> No
         output_dir: Folder of the experiment.
         criteria: ESPnet2's ``best_model_criterion``: phase, figure, "min" or "max".
     """
-    states = read_tensors(output_dir / CHECKPOINT, mmap=True)
+    states = read_checkpoint(output_dir / CHECKPOINT)
     reporter = Reporter()
     reporter.load_state_dict(states["reporter"])
     weights = f"{reporter.get_epoch()}epoch.pth"
-    if not zipfile.is_zipfile(output_dir / weights):
+    if not _is_whole(output_dir / weights):
         torch.save(states["model"], output_dir / weights)
     link(output_dir / "latest.pth", weights)
     for phase, key, mode in criteria:
@@ -111,7 +141,7 @@ def epochs_of(checkpoint: Path) -> int:
     """Return the number of whole epochs of a run; 0 where there is no checkpoint."""
     if not checkpoint.exists():
         return 0
-    return read_tensors(checkpoint, mmap=True)["reporter"]["epoch"]
+    return read_checkpoint(checkpoint)["reporter"]["epoch"]
 
 
 def set_average_aside(output_dir: Path, epochs: int) -> None:

@@ -12,13 +12,13 @@ from torch import nn
 from flowavenet_plugin.data.settings import read_settings
 from flowavenet_plugin.tasks.averaging import check_decay
 from flowavenet_plugin.tasks.options import OTHER_RUN, Recorded, check_complete, check_fixed, check_same_batches
-from flowavenet_plugin.tasks.saving import CHECKPOINT, RECORD, STOPPED, check_whole
+from flowavenet_plugin.tasks.saving import CHECKPOINT, RECORD, STOPPED, check_whole, read_checkpoint
 from flowavenet_plugin.tasks.schedule import check_halvings
 from flowavenet_plugin.tasks.started_from import describe_start, take_up_start
 from flowavenet_plugin.tasks.starting_weights import starting_weights
 from flowavenet_plugin.tasks.stopped_epoch import read_stopped
 from flowavenet_plugin.tasks.trained_on import check_same_sets
-from flowavenet_plugin.vocoder.loading import check_keys, read_tensors
+from flowavenet_plugin.vocoder.loading import check_keys
 
 
 def check_starting_point(args: argparse.Namespace, model: nn.Module) -> bool:
@@ -60,7 +60,7 @@ def _check_going_on(args: argparse.Namespace, model: nn.Module, folder: Path) ->
     checkpoint, states, epochs = folder / CHECKPOINT, {}, 0
     if checkpoint.exists():
         check_whole(checkpoint)
-        states = read_tensors(checkpoint, mmap=True)
+        states = read_checkpoint(checkpoint)
         epochs = states["reporter"]["epoch"]
     stopped = read_stopped(folder, epochs)
     newest = states if stopped is None else stopped

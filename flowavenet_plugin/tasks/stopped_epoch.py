@@ -162,6 +162,8 @@ def read_stopped(folder: Path, epochs: int) -> dict[str, Any] | None:
         return None
     check_whole(path)
     states = read_tensors(path, mmap=True)
+    if not isinstance(states, dict) or not isinstance(states.get("epoch"), int) or "model" not in states:
+        raise ValueError(f"{path} is broken: it isn't the middle of an epoch")
     if states["epoch"] <= epochs:
         return None
     if states["epoch"] > epochs + 1:

@@ -7,7 +7,8 @@ compared for all utterances, content for a few: a set may be moved to another pl
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ def describe_set(paths: Collection[tuple[str, str, str]], shape_files: Sequence[
     for path, name, kind in paths:
         if (read := _READERS.get(kind)) is not None:
             entries = read_scp(path)
+            if (gone := next((utt for utt in some if utt not in entries), None)) is not None:
+                raise ValueError(f"{path} has no utterance {gone}, which {shape_files[0]} lists")
             found[name] = checksum(*(read(path, utt, entries[utt]).encode() for utt in some))
     return found
 
@@ -65,7 +68,7 @@ def _samples(wav: np.ndarray, fs: int) -> str:
 
 def _ark(path: str, utt: str, entry: str) -> str:
     """Return the checksum of what lies in an ark: features, or samples with their rate."""
-    content = kaldiio.load_mat(entry)  # holds no code: the lists were checked
+    content = _loaded(kaldiio.load_mat, path, utt, entry)  # holds no code: the lists were checked
     if isinstance(content, tuple):
         first, second = content
         fs, wav = (first, second) if isinstance(first, int) else (second, first)
@@ -74,7 +77,19 @@ def _ark(path: str, utt: str, entry: str) -> str:
 
 
 def _npy(path: str, utt: str, entry: str) -> str:
-    return feats_checksum(np.load(entry, allow_pickle=False))
+    return feats_checksum(_loaded(partial(np.load, allow_pickle=False), path, utt, entry))
+
+
+def _loaded(load: Callable[[str], Any], path: str, utt: str, entry: str) -> Any:
+    """Return what training reads, by the reader that it uses there.
+
+    Raises:
+        ValueError: If it can't be read; with the utterance, the file and its list.
+    """
+    try:
+        return load(entry)
+    except Exception as error:  # what is damaged makes these readers fail in many ways
+        raise ValueError(f"{utt}: can't read {entry} (listed in {path}): {error!r}") from error
 
 
 #: By the type of the data, ``--train_data_path_and_name_and_type``.

@@ -24,6 +24,9 @@ from flowavenet_plugin.vocoder.registry import VOCODERS, build_vocoder
 
 #: Where the training model keeps its vocoder.
 PREFIX = "vocoder."
+_KINDS = {str: "a name", dict: "names and their values"}
+#: Sizes that a vocoder is built of, and the largest that may be: far above all that is used, but not all memory.
+_MOST = {"fs": 2**22, "hop_length": 2**16, "n_mels": 2**14}
 #: What DistributedDataParallel and DataParallel put before all names of the model that they wrap.
 PARALLEL = "module."
 
@@ -71,20 +74,25 @@ def _load(
         check_iterations(refine)
     with unpacked(Path(model_file)) as weights:
         config_file = weights.parent / "config.yaml" if config_file is None else Path(config_file)
-        state_dict = read_state_dict(weights)
-        config = read_config(config_file)
+        return _fitted(weights, config_file, device, refine)
+
+
+def _fitted(weights: Path, config_file: Path, device: str | torch.device, refine: int | None) -> AbsVocoder:
+    """Build what the configuration describes, with the weights."""
+    state_dict = read_state_dict(weights)
+    config = read_config(config_file)
     # Weights are float32, whatever torch.set_default_dtype says at the moment.
     vocoder = _empty_vocoder(config, config_file).float()
     expected = vocoder.state_dict()
     state_dict = {key: value for key, value in state_dict.items() if not key.startswith(tuple(vocoder.training_only))}
-    check_keys(expected, state_dict, model_file, config_file)
+    check_keys(expected, state_dict, weights, config_file)
     state_dict = {key: value.to(expected[key].dtype) for key, value in state_dict.items()}
     vocoder.load_state_dict(state_dict, assign=any(value.is_meta for value in expected.values()))
-    try:
+    with _about(config_file):
         vocoder.set_features(config["feats_extract"], config["feats_extract_conf"])
-        return with_refinement(vocoder.to(device).eval(), config.get("refine", 0) if refine is None else refine)
-    except ValueError as error:
-        raise ValueError(f"{config_file}: {error}") from error
+    vocoder = vocoder.to(device).eval()
+    with _about(config_file):
+        return with_refinement(vocoder, config.get("refine", 0) if refine is None else refine)
 
 
 def _empty_vocoder(config: Mapping[str, Any], source: object) -> AbsVocoder:
@@ -143,19 +151,30 @@ def read_config(config_file: str | os.PathLike[str]) -> dict[str, Any]:
     """
     if not Path(config_file).is_file():
         raise FileNotFoundError(f"no configuration at {config_file}: it belongs beside the weights")
+    text = Path(config_file).read_bytes()
     try:
-        config = yaml.safe_load(Path(config_file).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        config = yaml.safe_load(text.decode("utf-8"))
+    except Exception as error:  # besides its own errors PyYAML lets those of numbers, dates and deep nesting pass
         raise ValueError(f"{config_file} is not a YAML file: {error}") from error
     needed = ("vocoder", "vocoder_conf", "feats_extract", "feats_extract_conf")
     missing = [key for key in needed if not isinstance(config, Mapping) or config.get(key) is None]
     if missing:
         raise ValueError(f"{config_file} is not the configuration of a vocoder: it has no {', '.join(missing)}")
-    sizes = ("fs", "hop_length", "n_mels")
-    missing = [key for key in sizes if key not in config["feats_extract_conf"]]
+    _check_values(config, config_file)
+    return config
+
+
+def _check_values(config: Mapping[str, Any], config_file: object) -> None:
+    for key, kind in (("vocoder", str), ("feats_extract", str), ("vocoder_conf", dict), ("feats_extract_conf", dict)):
+        if not isinstance(config[key], kind):
+            raise ValueError(f"{config_file}: {key} must be {_KINDS[kind]}, not {config[key]!r:.100}")
+    conf = config["feats_extract_conf"]
+    missing = [key for key in _MOST if key not in conf]
     if missing:
         raise ValueError(f"{config_file}: feats_extract_conf has no {', '.join(missing)}")
-    return config
+    for key, most in _MOST.items():
+        if isinstance(conf[key], bool) or not isinstance(conf[key], int) or not 0 < conf[key] <= most:
+            raise ValueError(f"{config_file}: {key} must be a whole number from 1 to {most}, not {conf[key]!r:.100}")
 
 
 def vocoder_from_config(config: Mapping[str, Any], source: object = "the configuration") -> AbsVocoder:
@@ -165,10 +184,21 @@ def vocoder_from_config(config: Mapping[str, Any], source: object = "the configu
         ValueError: If the class takes no such options; the message names ``source``.
     """
     sizes = {key: config["feats_extract_conf"][key] for key in ("fs", "hop_length", "n_mels")}
-    try:
+    with _about(source):
         return build_vocoder(config["vocoder"], **sizes, conf=config["vocoder_conf"])
-    except ValueError as error:
-        raise ValueError(f"{source}: {error}") from error
+
+
+@contextlib.contextmanager
+def _about(config: object) -> Iterator[None]:
+    """Name the configuration whose values can't be used in the block.
+
+    Raises:
+        ValueError: Whatever happens: values of other types make Python and PyTorch fail in many ways.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"{config}: {error}") from error
 
 
 def read_tensors(path: str | os.PathLike[str], mmap: bool = False) -> Any:

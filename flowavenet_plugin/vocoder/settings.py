@@ -20,17 +20,23 @@ class VocoderSettings(FlowSettings):
     """What a vocoder adds: a linear prediction around the flow, and the noise that becomes sound."""
 
     temperature: float = setting(0.8, "deviation of the noise in synthesis, from 0, unless decoding asks for another")
-    prediction_order: int = setting(0, "samples that a linear prediction from the features looks back; 0: none")
-    prediction_channels: int = setting(CHANNELS, "channels of the network that tells its spectrum")
+    prediction_order: int = setting(
+        0, "samples that a linear prediction from the features looks back; 0: none", most=1024
+    )
+    prediction_channels: int = setting(CHANNELS, "channels of the network that tells its spectrum", most=16384)
     mel_range: Sequence[float] = setting(MEL_RANGE, "lowest and highest frequency of the features in Hz")
     source: str = setting("noise", "what becomes sound: noise, or pulses (at the pitch, and noise)")
     likelihood_weight: float = setting(1.0, "weight of the negative log-likelihood (nats/sample) in the loss")
     sampled_weight: float = setting(0.0, "weight of the distance in spectra of sampled speech from the recording")
     adversarial_weight: float = setting(0.0, "weight of discriminators that judge sampled speech; 0: there are none")
-    discriminator_channels: int = setting(32, "channels of their first layers; the last have 16 times as many")
+    discriminator_channels: int = setting(
+        32, "channels of their first layers; the last have 16 times as many", most=16384
+    )
     blur: float = setting(0.0, "share of training segments whose features are smoothed, as a TTS model's are")
-    reader_channels: int = setting(0, "channels of a network that sharpens features and tells their pitch; 0: none")
-    reader_layers: int = setting(6, "its layers")
+    reader_channels: int = setting(
+        0, "channels of a network that sharpens features and tells their pitch; 0: none", most=16384
+    )
+    reader_layers: int = setting(6, "its layers", most=1024)
     reader_weight: float = setting(1.0, "weight of its loss; 0: it stays as it is")
 
     def __post_init__(self) -> None:

@@ -70,7 +70,7 @@ def test_norm_is_denormalised_with_the_statistics(run: Path) -> None:
     with pytest.raises(ValueError, match="a: features of 3 bands, the statistics have 4"):
         GeneratedFeats(run, stats)["a"]
     np.savez(stats, count=1)
-    with pytest.raises(ValueError, match=r"stats.npz has no sum, sum_square"):
+    with pytest.raises(ValueError, match=r"stats.npz holds no statistics: it has no sum, sum_square"):
         GeneratedFeats(run, stats)
 
 

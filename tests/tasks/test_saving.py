@@ -18,7 +18,8 @@ import torch
 import tiny_corpus
 from flowavenet_plugin.bin.vocoder_train import main
 from flowavenet_plugin.data.partial import partial_path
-from flowavenet_plugin.tasks.saving import check_whole, whole_files_only
+from flowavenet_plugin.tasks.saving import check_whole, epochs_of, whole_files_only
+from flowavenet_plugin.tasks.stopped_epoch import read_stopped
 
 #: An average of weights and a learning rate that changes are part of what must survive.
 RUN = dict(num_workers=0, max_epoch=4, ema_decay=0.9, lr_halvings="2/4", keep_nbest_models=4)
@@ -148,6 +149,29 @@ def test_a_truncated_checkpoint_says_how_to_go_on(corpus: Path, whole: Path, tmp
     for words in ("checkpoint.pth is broken", f"{len(content) - 1000} bytes", f"--init_param {tmp_path}/3epoch.pth"):
         assert words in str(error.value)
     check_whole(whole / "checkpoint.pth")
+
+
+@pytest.mark.parametrize(
+    "reporter", [None, {}, {"epoch": "1", "stats": {}}, {"epoch": 1}, {"epoch": 1, "stats": {1: {"valid": 2.0}}}]
+)
+def test_a_checkpoint_of_something_else(tmp_path: Path, reporter: object) -> None:
+    path = tmp_path / "checkpoint.pth"
+    torch.save({"model": {}, "reporter": reporter}, path)
+    with pytest.raises(ValueError, match="checkpoint.pth is broken or no checkpoint"):
+        epochs_of(path)
+    torch.save([1], tmp_path / "stopped.pth")
+    with pytest.raises(ValueError, match="stopped.pth is broken"):
+        read_stopped(tmp_path, 0)
+
+
+def test_an_end_that_contradicts_itself(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pth"
+    torch.save({"model": {}}, path)
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"PK\6\7") + 16] = 9  # disks, where there is one
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="checkpoint.pth is broken"):
+        check_whole(path)
 
 
 def test_an_interrupted_save_leaves_the_old_file(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from flowavenet_plugin.bin.vocoder_train import main
 from flowavenet_plugin.data.scp import ArkWriter, open_feats, read_scp, write_scp
 from flowavenet_plugin.tasks.espnet_model import ESPnetVocoderModel
 from flowavenet_plugin.tasks.options import Recorded
-from flowavenet_plugin.tasks.trained_on import check_same_sets
+from flowavenet_plugin.tasks.trained_on import check_same_sets, describe_set
 
 #: Fewer than LOOKED_AT would all be looked at.
 UTTS = 20
@@ -43,6 +43,22 @@ def copy(made: Path, tmp_path: Path) -> Path:
     for scp in root.glob("*/*.scp"):
         scp.write_text(scp.read_text().replace(str(made), str(root)))
     return root
+
+
+@pytest.mark.parametrize("name, kind", [("feats.ark", "kaldi_ark"), ("utt.npy", "npy")])
+def test_damaged_features_are_named(tmp_path: Path, name: str, kind: str) -> None:
+    with ArkWriter(tmp_path / "feats.ark", tmp_path / "feats.scp") as writer:
+        writer["utt"] = np.ones((3, 4), dtype=np.float32)
+    np.save(tmp_path / "utt.npy", np.ones((3, 4)))
+    for path in (tmp_path / "feats.ark", tmp_path / "utt.npy"):
+        path.write_bytes(path.read_bytes()[:-5])
+    scp = tmp_path / "one.scp"
+    scp.write_text(f"utt {tmp_path}/{name}{':4' if kind == 'kaldi_ark' else ''}\n")
+    with pytest.raises(ValueError, match=f"^utt: can't read .*{name}.* .listed in {scp}"):
+        describe_set([(str(scp), "feats", kind)], [str(scp)])
+    (tmp_path / "shapes").write_text("other 3\n")
+    with pytest.raises(ValueError, match="one.scp has no utterance other, which .*shapes lists"):
+        describe_set([(str(scp), "feats", kind)], [str(tmp_path / "shapes")])
 
 
 def train(root: Path, exp: Path, **changes: object) -> None:

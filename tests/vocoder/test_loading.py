@@ -14,7 +14,7 @@ from torch import Tensor
 from flowavenet_plugin import load_vocoder
 from flowavenet_plugin.vocoder.abs_vocoder import AbsVocoder
 from flowavenet_plugin.vocoder.flowavenet_vocoder import FloWaveNetVocoder
-from flowavenet_plugin.vocoder.loading import save_vocoder
+from flowavenet_plugin.vocoder.loading import read_state_dict, save_vocoder
 from flowavenet_plugin.vocoder.registry import VOCODERS, build_vocoder, register_vocoder
 
 CONFIG = dict(
@@ -152,6 +152,43 @@ def test_configurations_that_cannot_be(saved: tuple[FloWaveNetVocoder, Path], ch
     with pytest.raises(ValueError) as error:
         load_vocoder(path)
     assert all(word in str(error.value) for word in (*words, "config.yaml")), str(error.value)
+
+
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        (b"n_block: 2", b"n_block: 4294967295", "n_block must be whole numbers up to 32"),
+        (b"n_flow: 2", b"n_flow: 0", "n_flow must be at least 1"),
+        (b"n_flow: 2", b"n_flow: two", "n_flow must be whole numbers"),
+        (b"hop_length: 12", b"hop_length: .nan", "hop_length must be a whole number"),
+        (b"n_mels: 5", b"n_mels: 999999999", "n_mels must be a whole number from 1 to 16384"),
+        (b"vocoder: flowavenet", b"vocoder: [flowavenet]", "vocoder must be a name"),
+        (b"vocoder: flowavenet", b"vocoder: \xe4", "not a YAML file"),
+        (b"n_fft: 64", b"n_fft: " + b"9" * 5000, "not a YAML file"),
+        (b"n_fft: 64", b"n_fft: 64\n  fmax: no\nrefine: 1", "fmax"),
+        (b"n_fft: 64", b"n_fft: 64\n  fmin: [1]\nrefine: 1", ""),
+    ],
+)
+def test_a_damaged_configuration_in_a_zip_file(
+    saved: tuple[FloWaveNetVocoder, Path], tmp_path: Path, old: bytes, new: bytes, message: str
+) -> None:
+    _, path = saved
+    config = path.with_name("config.yaml")
+    content = config.read_bytes()
+    assert old in content
+    config.write_bytes(content.replace(old, new))
+    archive = shutil.make_archive(str(tmp_path / "voice"), "zip", path.parent)
+    with pytest.raises(ValueError, match=f"voice.zip: config.yaml.*{message}"):
+        load_vocoder(archive)
+
+
+def test_damaged_weights_in_a_zip_file(saved: tuple[FloWaveNetVocoder, Path], tmp_path: Path) -> None:
+    _, path = saved
+    path.write_bytes(path.read_bytes()[:-300])
+    archive = shutil.make_archive(str(tmp_path / "voice"), "zip", path.parent)
+    for read in (load_vocoder, read_state_dict):
+        with pytest.raises(ValueError, match="voice.zip: model.pth is broken"):
+            read(archive)
 
 
 class Gain(AbsVocoder):
