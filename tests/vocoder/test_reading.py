@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-import spoken
-from flowavenet_plugin.data.features import build_feats_extract, extract, full_settings
+import pulse_voice
+from flowavenet_plugin.data.features import build_feats_extract, extract
 from flowavenet_plugin.vocoder.flowavenet_vocoder import FloWaveNetVocoder
 from flowavenet_plugin.vocoder.inversion.pitch import HIGHEST, LOWEST, Pitch, pitches_looked_for
 from flowavenet_plugin.vocoder.inversion.pitch_path import best_path, filled
@@ -21,33 +21,20 @@ from flowavenet_plugin.vocoder.reading import MelReader, Reading
 from flowavenet_plugin.vocoder.refined_vocoder import RefinedVocoder
 from flowavenet_plugin.vocoder.training.blur import smooth
 from flowavenet_plugin.vocoder.training.reading import PITCH, reading_loss
+from pulse_voice import CONF, speech_of
 
-CONF = full_settings("fbank", dict(fs=16000, n_fft=512, hop_length=128, n_mels=40, fmin=60, fmax=7000))
-SIZES = dict(n_block=2, n_flow=2, n_layer=1, filter_size=4, upsample_scales=(8, 16), first_squeeze=4)
 READER = dict(reader_channels=8, reader_layers=2)
 
 
 def voice(moved: bool = True, **settings: object) -> FloWaveNetVocoder:
-    """Return a small vocoder with a reader; ``moved``: parameters are drawn, so that all of it does something."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        settings = dict(source="pulses", prediction_order=16, mel_range=(60.0, 7000.0)) | READER | settings
-        made = FloWaveNetVocoder(16000, 128, 40, **SIZES, **settings)
-        if moved:
-            for parameter in made.parameters():
-                parameter.data.add_(0.02 * torch.randn_like(parameter))
-    made.set_features("fbank", CONF)
-    return made.eval()
+    """Return a small vocoder with a reader."""
+    return pulse_voice.voice(moved, **(READER | settings))
 
 
 @pytest.fixture(scope="module")
 def speech() -> tuple[Tensor, Tensor, np.ndarray]:
     """Return half a second like speech, (1, samples), its features (1, frames, n_mels), and the pitch of samples."""
-    wav, pitch = spoken.clip(16000, 0.5, 180.0, 240.0)
-    wav, feats = extract(build_feats_extract("fbank", CONF), wav, 16000, "clip")
-    frames = len(wav) // 128
-    wav, feats = (torch.from_numpy(part[None]) for part in (wav[: frames * 128], feats[:frames]))
-    return wav, feats, pitch
+    return speech_of(180.0, 240.0)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -98,7 +85,7 @@ def test_a_frame_depends_on_as_many_frames_as_it_says_and_not_on_those_beyond_an
     for ours, theirs in zip(reader(cond, [40]), reader(other, [40]), strict=True):
         changed = torch.nonzero((ours - theirs).abs().amax(dim=(0, 2)) > 0).flatten()
         assert changed.min() == 20 - reader.reach and changed.max() == 20 + reader.reach
-    padded = torch.cat([cond, cond[:, :25]]) if cond.shape[1] == 25 else torch.stack([cond[0], other[0]])
+    padded = torch.cat([cond, other])
     padded[1, 25:] = 1e3
     for alone, both in zip(reader(other[:, :25], [25]), reader(padded, [40, 25]), strict=True):
         torch.testing.assert_close(both[1, :25], alone[0], rtol=0, atol=1e-5)

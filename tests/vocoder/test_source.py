@@ -10,8 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import spoken
-from flowavenet_plugin.data.features import build_feats_extract, extract, full_settings
 from flowavenet_plugin.vocoder.flowavenet_vocoder import FloWaveNetVocoder
 from flowavenet_plugin.vocoder.inversion.settings import feature_settings
 from flowavenet_plugin.vocoder.noise import NoiseSource, first_phase
@@ -19,31 +17,18 @@ from flowavenet_plugin.vocoder.source import Latent, PulseSource, at
 from flowavenet_plugin.vocoder.source.closures import closures
 from flowavenet_plugin.vocoder.source.pulses import SHARE
 from flowavenet_plugin.vocoder.source.session import SourceSession
-
-CONF = full_settings("fbank", dict(fs=16000, n_fft=512, hop_length=128, n_mels=40, fmin=60, fmax=7000))
-SIZES = dict(n_block=2, n_flow=2, n_layer=1, filter_size=4, upsample_scales=(8, 16), first_squeeze=4)
+from pulse_voice import CONF, SIZES, speech_of, voice
 
 
-def voice(**settings: object) -> FloWaveNetVocoder:
-    """Return a small vocoder with pulses, not trained, whose couplings do something."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        settings = dict(source="pulses", prediction_order=16, mel_range=(60.0, 7000.0)) | settings
-        made = FloWaveNetVocoder(16000, 128, 40, **SIZES, **settings)
-        for parameter in made.parameters():
-            parameter.data.add_(0.02 * torch.randn_like(parameter))
-    made.set_features("fbank", CONF)
-    return made.eval()
+def whole_source(source: PulseSource, feats: Tensor, phase: Tensor) -> Latent:
+    """Make the source of features (1, frames, n_mels) alone."""
+    return source.of_pitch(source.read(feats, [feats.shape[1]]), phase)[0]
 
 
 @pytest.fixture(scope="module")
 def speech() -> tuple[Tensor, Tensor, np.ndarray]:
     """Return half a second like speech, (1, samples), its features (1, frames, n_mels), and the pitch of samples."""
-    wav, pitch = spoken.clip(16000, 0.5, 220.0, 260.0)
-    wav, feats = extract(build_feats_extract("fbank", CONF), wav, 16000, "clip")
-    frames = len(wav) // 128
-    wav, feats = (torch.from_numpy(part[None]) for part in (wav[: frames * 128], feats[:frames]))
-    return wav, feats, pitch
+    return speech_of(220.0, 260.0)
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
@@ -90,7 +75,7 @@ def test_a_recordings_own_pulses_agree_with_its_residual(speech: tuple) -> None:
 def test_pulses_and_noise_have_unit_power_together(speech: tuple) -> None:
     feats = speech[1]
     source = PulseSource(feature_settings("fbank", CONF))
-    latent = source.of_feats(feats, [feats.shape[1]], torch.zeros(1, 1, dtype=torch.float64))
+    latent = whole_source(source, feats, torch.zeros(1, 1, dtype=torch.float64))
     noise = torch.randn(latent.mean.shape, generator=torch.Generator().manual_seed(0))
     assert at(latent, noise, 1.0).square().mean() == pytest.approx(1.0, abs=0.1)
     silent = latent.mean[0] == 0
@@ -109,7 +94,7 @@ def test_temperature_scales_the_noise_alone() -> None:
 def test_noise_that_is_unvoiced_is_the_noise_itself() -> None:
     feats = torch.full((1, 20, 40), -10.0)  # silence
     source = PulseSource(feature_settings("fbank", CONF))
-    latent = source.of_feats(feats, [20], torch.zeros(1, 1, dtype=torch.float64))
+    latent = whole_source(source, feats, torch.zeros(1, 1, dtype=torch.float64))
     assert not latent.mean.any() and (latent.deviation == 1).all()
 
 
@@ -124,7 +109,7 @@ def test_alone_in_batches_and_from_given_noise_it_is_the_same_sound(speech: tupl
     source = vocoder.tables().source
     noise = NoiseSource(3)
     phase = first_phase(noise)
-    latent = source.of_feats(feats[None], [len(feats)], torch.full((1, 1), phase, dtype=torch.float64))
+    latent = whole_source(source, feats[None], torch.full((1, 1), phase, dtype=torch.float64))
     drawn = at(latent, noise.draw(len(feats) * 128)[None], vocoder.temperature)
     cond = vocoder.normalize(feats)[None]
     wav = vocoder.prediction.inverse(vocoder.flow.inverse(drawn[:, None], cond.mT)[:, 0], feats[None], cond)[0]
@@ -170,7 +155,7 @@ def test_a_session_gives_every_frame_once_in_order_and_phases_go_on(speech: tupl
         latents.append(latent.mean[0])
     assert torch.equal(torch.cat(made), feats)
     mean, hop = torch.cat(latents), 128
-    whole = source.of_feats(feats[None], [len(feats)], torch.full((1, 1), 0.25, dtype=torch.float64)).mean[0]
+    whole = whole_source(source, feats[None], torch.full((1, 1), 0.25, dtype=torch.float64)).mean[0]
     first = slice(0, 16 * hop)  # read with 24 frames after it, as in the whole
     assert torch.nn.functional.cosine_similarity(mean[first], whole[first], dim=0) > 0.95
     # Between pieces no pulse is doubled or lost: distances are periods of voices.

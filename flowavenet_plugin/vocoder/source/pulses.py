@@ -30,23 +30,16 @@ class PulseSource(nn.Module):
         self.pitch = PitchReader(settings)
         self.fs, self.hop_length = settings.fs, settings.hop_length
 
-    def of_feats(self, feats: Tensor, frames: list[int], phase: Tensor) -> Latent:
-        """Make the source of features alone.
-
-        Args:
-            feats: Un-normalised features, shape (B, frames, n_mels).
-            frames: Frames of each item.
-            phase: Phase of the pulses before the first sample, in periods, float64, shape (B, 1).
-        """
-        return self.of_pitch(self.read(feats, frames), phase)[0]
-
     def read(self, feats: Tensor, frames: list[int]) -> Pitch:
-        """Look for the pitch of features."""
+        """Look for the pitch of un-normalised features (B, frames, n_mels); ``frames`` of each item."""
         calm = NoiseSource(PITCH_SEED).draw(max(frames) * self.pitch.hop_length).to(feats)
         return self.pitch(feats, frames, calm.expand(len(feats), -1))
 
     def of_pitch(self, pitch: Pitch, phase: Tensor) -> tuple[Latent, Tensor]:
-        """Make the source of a pitch; returns the phase at each sample, too, (B, samples)."""
+        """Make the source of a pitch, given the phase before the first sample in periods, float64, (B, 1).
+
+        Returns the phase at each sample, too, (B, samples).
+        """
         hertz = at_samples(pitch.hertz.double(), self.hop_length)
         periods = phase + (hertz / self.fs).cumsum(dim=1)
         return self._mixed(hertz, periods, pitch.voiced), periods
